@@ -1,0 +1,1 @@
+//! The native async client: event writers, readers, reader groups, byte streams.

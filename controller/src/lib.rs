@@ -1,0 +1,1 @@
+//! The metadata state machine: scopes, streams, epochs, container registers; workflows.

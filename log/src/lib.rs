@@ -1,0 +1,5 @@
+//! The replicated ledger: disk log engine, replica, writer, recovery.
+//!
+//! `log` knows entries, ledgers and containers' registers; it does not know what a stream or a segment is.
+
+pub mod ledger;

@@ -1,0 +1,1 @@
+//! Segment containers on a ledger, tables, read index, and the connection handler.

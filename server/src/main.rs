@@ -1,0 +1,2 @@
+//! The thalweg binary: every role in one process.
+fn main() {}

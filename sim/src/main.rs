@@ -1,0 +1,2 @@
+//! Deterministic simulation: simulated seams, nemesis, workloads, oracles.
+fn main() {}

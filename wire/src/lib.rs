@@ -1,0 +1,1 @@
+//! What crosses a socket: Pravega's segment-store protocol and our own messages.
