@@ -2,4 +2,7 @@
 //!
 //! `log` knows entries, ledgers and containers' registers; it does not know what a stream or a segment is.
 
+pub mod frame;
 pub mod ledger;
+pub mod metadata;
+pub mod storage;

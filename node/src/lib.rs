@@ -1,0 +1,1 @@
+//! One process: wires disk, log, controller, containers and listeners to an environment.
