@@ -58,7 +58,7 @@ pub trait Disk: Send + Sync {
 /// A file. Two writes in flight at once MUST NOT overlap, and may land in either order.
 pub trait File: Send + Sync {
     /// The length in bytes.
-    fn len(&self) -> BoxFuture<'_, io::Result<u64>>;
+    fn size(&self) -> BoxFuture<'_, io::Result<u64>>;
 
     /// The bytes at `offset`; fewer than `len` only at the end of the file. Sees every write that has returned,
     /// durable or not.

@@ -73,7 +73,6 @@ impl SegmentId {
     }
 
     /// The stream epoch that created the segment.
-    #[expect(clippy::cast_possible_truncation, reason = "the high half is the epoch")]
     pub fn epoch(self) -> i32 {
         (self.0 >> 32) as i32
     }
