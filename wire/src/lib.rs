@@ -1,1 +1,3 @@
 //! What crosses a socket: Pravega's segment-store protocol and our own messages.
+
+pub mod segment;
