@@ -1,3 +1,4 @@
 //! What crosses a socket: Pravega's segment-store protocol and our own messages.
 
+pub mod controller;
 pub mod segment;
