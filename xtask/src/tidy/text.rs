@@ -8,18 +8,20 @@ const FILE_LINES_MAX: usize = 800;
 /// Columns of a line of code; a comment may be longer by a fifth.
 const COLUMNS_MAX: usize = 120;
 
-/// Things that must not stand in a source file, with what to do instead. Cut in two so that this file passes.
-const FORBIDDEN: [(&str, &str, &str); 8] = [
-    ("FIX", "ME", "mend it, or write down why not"),
-    ("TO", "DO", "do it, or write down why not"),
-    ("#[ign", "ore]", "a test that does not run is no test"),
-    ("boo", "kie", "we say replica"),
-    ("static m", "ut ", "state is passed, never ambient"),
-    ("Once", "Lock", "state is passed, never ambient"),
-    ("Lazy", "Lock", "state is passed, never ambient"),
-    ("thread_", "rng", "randomness comes through the entropy seam"),
+/// Things that must not stand in a source file, with what to do instead.
+const FORBIDDEN: [(&str, &str); 8] = [
+    ("FIXME", "mend it, or write down why not"),
+    ("TODO", "do it, or write down why not"),
+    ("#[ignore]", "a test that does not run is no test"),
+    ("bookie", "we say replica"),
+    ("static mut ", "state is passed, never ambient"),
+    ("OnceLock", "state is passed, never ambient"),
+    ("LazyLock", "state is passed, never ambient"),
+    ("thread_rng", "randomness comes through the entropy seam"),
 ];
 
+/// This file speaks of what it forbids.
+const OWN: &str = "xtask/src/tidy/text.rs";
 /// What may name the operating system: the binary and its tests, the project's own commands.
 const MAY_NAME_THE_SYSTEM: [&str; 2] = ["server/", "xtask/"];
 const SYSTEM: [&str; 6] = [
@@ -55,9 +57,8 @@ fn check_line(path: &str, number: usize, line: &str) -> Vec<String> {
     if line.chars().count() > COLUMNS_MAX {
         findings.push(format!("{path}:{number}: more than {COLUMNS_MAX} columns"));
     }
-    for (head, tail, instead) in FORBIDDEN {
-        let word = format!("{head}{tail}");
-        if line.contains(&word) && path != "xtask/src/tidy/text.rs" {
+    for (word, instead) in FORBIDDEN {
+        if line.contains(word) && path != OWN {
             findings.push(format!("{path}:{number}: {word}: {instead}"));
         }
     }
@@ -73,6 +74,9 @@ fn check_line(path: &str, number: usize, line: &str) -> Vec<String> {
 /// tokio's `select!` picks its first branch from a generator of its own, unless it is told not to.
 fn unbiased_selects(path: &str, lines: &[&str]) -> Vec<String> {
     let mut findings = Vec::new();
+    if path == OWN {
+        return findings;
+    }
     for (at, line) in lines.iter().enumerate() {
         let code = line.split("//").next().unwrap_or_default();
         let opens = code.contains("select! {") || code.trim_end().ends_with("select!{");
@@ -127,7 +131,7 @@ mod tests {
             "fn f() {}\n".to_owned(),
             format!("//! A.\n{}", "\n".repeat(801)),
             format!("//! A.\n// {}", "x".repeat(130)),
-            format!("//! A.\n// {}{}", "FIX", "ME"),
+            "//! A.\n// FIXME".to_owned(),
             "//! A.\nuse std::fs::read;\n".to_owned(),
             "//! A.\ntokio::select! {\n    a = b => {}\n}\n".to_owned(),
         ] {
