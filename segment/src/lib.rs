@@ -1,1 +1,4 @@
 //! Segment containers on a ledger, tables, read index, and the connection handler.
+
+pub mod place;
+pub mod request;
