@@ -4,7 +4,7 @@ use bytes::Bytes;
 use thalweg_types::id::{Address, ContainerId, EntryId, Epoch, Incarnation, LedgerId};
 
 /// One unit of the disk log. The order of staging is the order in the log, and the order of replay.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Frame {
     /// An entry from the ledger's writer.
     Entry(EntryFrame),
@@ -48,7 +48,7 @@ pub enum Frame {
 }
 
 /// An entry with what rides along.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct EntryFrame {
     /// Which ledger.
     pub ledger: LedgerId,
@@ -76,7 +76,7 @@ impl EntryFrame {
 }
 
 /// What a replica durably knows about one ledger.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LedgerState {
     /// Which ledger.
     pub ledger: LedgerId,

@@ -5,4 +5,6 @@
 pub mod frame;
 pub mod ledger;
 pub mod metadata;
+pub mod quorum;
+pub mod register;
 pub mod storage;
