@@ -5,6 +5,11 @@
 use crate::ledger::Stopped;
 use bytes::Bytes;
 use thalweg_actor::BoxFuture;
+use thalweg_types::id::ContainerId;
+
+/// The container whose ledgers hold the controller's commands on a node with one voter. No segment container has
+/// this id; replicas and logs of segment containers MUST leave its ledgers alone.
+pub const METADATA_CONTAINER: ContainerId = ContainerId(u32::MAX);
 
 /// What the log holds at start.
 #[derive(Clone, Debug, Default)]

@@ -3,7 +3,7 @@
 use crate::frame::{Frame, LedgerState};
 use crate::ledger::{ReadError, Stopped};
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use thalweg_actor::BoxFuture;
 use thalweg_types::id::{Address, ContainerId, EntryId, Epoch, LedgerId, StorageUuid};
@@ -18,11 +18,21 @@ pub struct Ticket(pub u64);
 pub struct StorageProgress {
     /// Every frame up to this one is durable.
     pub durable: Ticket,
+    /// Frames beyond `durable` that are durable too: on a full disk they were allowed past those that are held.
+    /// Empty at any other time.
+    pub passed: Arc<BTreeSet<Ticket>>,
     /// Why frames that are not exempt wait (a full disk), for people and `/health`.
     pub held: Option<Arc<str>>,
     /// The disk's actor has ended (a failed sync, an I/O error): final. Nothing beyond `durable` may be relied on,
     /// and the process must end.
     pub stopped: Option<Arc<str>>,
+}
+
+impl StorageProgress {
+    /// True if the frame of `ticket` is durable.
+    pub fn covers(&self, ticket: Ticket) -> bool {
+        ticket <= self.durable || self.passed.contains(&ticket)
+    }
 }
 
 /// What was found at start, after the storage's own recovery: all of it is durable.

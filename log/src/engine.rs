@@ -1,0 +1,3 @@
+//! The disk log engine.
+
+pub(crate) mod facts;

@@ -1,0 +1,233 @@
+//! What a storage knows besides the entries themselves: the fold of all frames in their order in the log.
+//!
+//! Invariants
+//! 1. `lac`, `keep_from` and `fenced_by` of a ledger, every floor and every trim point only grow.
+//! 2. No ledger wholly below its container's `keep_from` is known.
+//! 3. A ledger that a damaged range may have touched is uncertain until a frame behind the damage proves that
+//!    nothing of it was lost.
+//! 4. Every fact has an anchor: the file that holds the newest frame which states it in full.
+//!
+//! Deliberately not here: where entries lie (`index`), what to do with a fact (the replica).
+//! Source: the design notes on the storage engine of a log node.
+
+use crate::frame::{EntryFrame, Frame, LedgerState};
+use crate::storage::Recovered;
+use std::collections::{BTreeMap, BTreeSet};
+use thalweg_types::id::{Address, ContainerId, EntryId, Epoch, LedgerId};
+
+/// A fact that must outlive the file it was written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Subject {
+    Ledger(LedgerId),
+    Floor(ContainerId),
+    Trim(ContainerId),
+    Loss(LedgerId, EntryId),
+}
+
+/// The fold. See the module's header.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Facts {
+    ledgers: BTreeMap<LedgerId, LedgerState>,
+    floors: BTreeMap<ContainerId, Epoch>,
+    keep_from: BTreeMap<ContainerId, Address>,
+    losses: BTreeSet<(LedgerId, EntryId)>,
+    doubted: BTreeSet<LedgerId>,
+    anchors: BTreeMap<Subject, u64>,
+}
+
+fn blank(ledger: LedgerId, base: EntryId) -> LedgerState {
+    LedgerState {
+        ledger,
+        incarnation: None,
+        base,
+        tail: None,
+        lac: None,
+        keep_from: Address::default(),
+        fenced_by: None,
+        certain: true,
+    }
+}
+
+/// The entry that would continue the run of `state`.
+fn expected(state: &LedgerState) -> EntryId {
+    state.tail.map_or(state.base, EntryId::next)
+}
+
+impl Facts {
+    /// Takes in the next frame of the log, which lies in file `file`.
+    pub(crate) fn apply(&mut self, frame: &Frame, file: u64) {
+        match frame {
+            Frame::Entry(entry) => self.entry(entry, file),
+            Frame::Repair { by, entry } => self.repair(*by, entry, file),
+            Frame::Fence { ledger, by } => self.fence(*ledger, *by, file),
+            Frame::State(state) => self.state(state, file),
+            Frame::Floor { container, epoch } => self.floor(*container, *epoch, file),
+            Frame::Trim { container, keep_from } => self.trim(*container, *keep_from, file),
+            Frame::Loss { ledger, from } => {
+                self.losses.insert((*ledger, *from));
+                self.anchors.insert(Subject::Loss(*ledger, *from), file);
+            }
+        }
+    }
+
+    fn entry(&mut self, entry: &EntryFrame, file: u64) {
+        if self.is_trimmed(entry.ledger) {
+            return;
+        }
+        let known = self.ledgers.contains_key(&entry.ledger);
+        let state = self.ledger(entry.ledger, entry.base, file);
+        state.lac = state.lac.max(entry.lac);
+        state.keep_from = state.keep_from.max(entry.keep_from);
+        let continues = entry.base == state.base && entry.entry == expected(state);
+        let leaps = entry.base == state.base && entry.entry > expected(state);
+        if continues || leaps || !known {
+            state.tail = Some(entry.entry);
+        }
+        if leaps || !known {
+            // Its open, or what lay between, is lost: good evidence for what is here, none for what is not.
+            state.certain = false;
+            self.doubted.remove(&entry.ledger);
+        } else if continues && self.doubted.remove(&entry.ledger) {
+            self.ledger(entry.ledger, entry.base, file).certain = true;
+        }
+    }
+
+    fn repair(&mut self, by: Epoch, entry: &EntryFrame, file: u64) {
+        if self.is_trimmed(entry.ledger) {
+            return;
+        }
+        let state = self.ledger(entry.ledger, entry.entry, file);
+        state.fenced_by = state.fenced_by.max(Some(by));
+        state.lac = state.lac.max(entry.lac);
+        if entry.entry == expected(state) {
+            state.tail = Some(entry.entry);
+        }
+    }
+
+    fn fence(&mut self, ledger: LedgerId, by: Epoch, file: u64) {
+        self.floor(ledger.container, by, file);
+        if self.is_trimmed(ledger) {
+            return;
+        }
+        let state = self.ledger(ledger, EntryId(0), file);
+        state.fenced_by = state.fenced_by.max(Some(by));
+    }
+
+    fn state(&mut self, new: &LedgerState, file: u64) {
+        if self.is_trimmed(new.ledger) {
+            return;
+        }
+        let state = self.ledger(new.ledger, new.base, file);
+        *state = LedgerState {
+            lac: state.lac.max(new.lac),
+            keep_from: state.keep_from.max(new.keep_from),
+            fenced_by: state.fenced_by.max(new.fenced_by),
+            ..new.clone()
+        };
+        self.doubted.remove(&new.ledger);
+        self.anchors.insert(Subject::Ledger(new.ledger), file);
+    }
+
+    fn floor(&mut self, container: ContainerId, epoch: Epoch, file: u64) {
+        let floor = self.floors.entry(container).or_default();
+        if epoch >= *floor {
+            *floor = epoch;
+            self.anchors.insert(Subject::Floor(container), file);
+        }
+    }
+
+    fn trim(&mut self, container: ContainerId, keep_from: Address, file: u64) {
+        let trim = self.keep_from.entry(container).or_default();
+        if keep_from < *trim {
+            return;
+        }
+        *trim = keep_from;
+        self.anchors.insert(Subject::Trim(container), file);
+        self.floor(container, keep_from.epoch, file);
+        let first = LedgerId { container, epoch: Epoch(0) };
+        let kept = LedgerId { container, epoch: keep_from.epoch };
+        let gone: Vec<LedgerId> = self.ledgers.range(first..kept).map(|(id, _)| *id).collect();
+        for ledger in gone {
+            self.ledgers.remove(&ledger);
+            self.doubted.remove(&ledger);
+            self.anchors.remove(&Subject::Ledger(ledger));
+        }
+    }
+
+    fn ledger(&mut self, ledger: LedgerId, base: EntryId, file: u64) -> &mut LedgerState {
+        self.ledgers.entry(ledger).or_insert_with(|| {
+            self.anchors.insert(Subject::Ledger(ledger), file);
+            blank(ledger, base)
+        })
+    }
+
+    fn is_trimmed(&self, ledger: LedgerId) -> bool {
+        self.keep_from.get(&ledger.container).is_some_and(|trim| ledger.epoch < trim.epoch)
+    }
+
+    /// Takes in that a range of the log is damaged and may have held anything.
+    pub(crate) fn doubt_all(&mut self) {
+        for (id, state) in &mut self.ledgers {
+            if state.certain {
+                state.certain = false;
+                self.doubted.insert(*id);
+            }
+        }
+    }
+
+    /// The frames that must be written again before file `upto` and those before it may be freed.
+    pub(crate) fn anchored(&self, upto: u64) -> Vec<Frame> {
+        let due = self.anchors.iter().filter(|(_, file)| **file <= upto);
+        due.filter_map(|(subject, _)| self.frame(*subject)).collect()
+    }
+
+    fn frame(&self, subject: Subject) -> Option<Frame> {
+        match subject {
+            Subject::Ledger(ledger) => self.ledgers.get(&ledger).cloned().map(Frame::State),
+            Subject::Floor(container) => {
+                let epoch = *self.floors.get(&container)?;
+                Some(Frame::Floor { container, epoch })
+            }
+            Subject::Trim(container) => {
+                let keep_from = *self.keep_from.get(&container)?;
+                Some(Frame::Trim { container, keep_from })
+            }
+            Subject::Loss(ledger, from) => Some(Frame::Loss { ledger, from }),
+        }
+    }
+
+    /// The first entry of `ledger` that must stay; entry 0 if nothing is trimmed, `None` if all of it is.
+    pub(crate) fn first_kept(&self, ledger: LedgerId) -> Option<EntryId> {
+        match self.keep_from.get(&ledger.container) {
+            Some(trim) if trim.epoch > ledger.epoch => None,
+            Some(trim) if trim.epoch == ledger.epoch => Some(trim.entry),
+            _ => Some(EntryId(0)),
+        }
+    }
+
+    /// All of it, as the storage's user sees it.
+    pub(crate) fn recovered(&self, limbo: bool) -> Recovered {
+        Recovered {
+            ledgers: self.ledgers.clone(),
+            floors: self.floors.clone(),
+            keep_from: self.keep_from.clone(),
+            losses: self.losses.iter().copied().collect(),
+            limbo,
+        }
+    }
+
+    /// Asserts the invariants in the module's header.
+    pub(crate) fn check(&self) {
+        for (ledger, state) in &self.ledgers {
+            assert!(!self.is_trimmed(*ledger), "{ledger} is known below its trim point");
+            assert!(self.anchors.contains_key(&Subject::Ledger(*ledger)), "{ledger} has an anchor");
+            assert!(!(state.certain && self.doubted.contains(ledger)), "{ledger} is doubted");
+        }
+        for container in self.floors.keys() {
+            assert!(self.anchors.contains_key(&Subject::Floor(*container)));
+        }
+        for container in self.keep_from.keys() {
+            assert!(self.anchors.contains_key(&Subject::Trim(*container)));
+        }
+    }
+}
