@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 /// Why bytes are not a value of the expected type.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("malformed record: {reason}")]
 pub struct DecodeError {
     /// What the decoder met.
