@@ -12,6 +12,7 @@ pub mod machine;
 pub mod network;
 pub mod planted;
 pub mod spawn;
+pub mod testing;
 
 use std::future::Future;
 use std::pin::Pin;
