@@ -1,2 +1,6 @@
 //! The thalweg binary: every role in one process.
+
+mod exit;
+mod os;
+
 fn main() {}
