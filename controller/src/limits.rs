@@ -1,0 +1,20 @@
+//! The controller's own limits. Units are in the names.
+
+/// Segments of one epoch, and parts of one scale.
+pub const SEGMENTS_MAX: u32 = 16_384;
+/// Epochs of one stream: beyond it no scale begins.
+pub const EPOCHS_MAX: usize = 65_536;
+/// Tags of one stream.
+pub const TAGS_MAX: usize = 127;
+/// A tag, in characters.
+pub const TAG_CHARS_MAX: usize = 255;
+/// Names on one page of a list.
+pub const PAGE_NAMES_MAX: usize = 1000;
+/// Commands waiting to be proposed; beyond it callers wait.
+pub const PROPOSALS_MAX: usize = 1024;
+/// Segment commands of one workflow that are under way at once.
+pub const SEGMENT_COMMANDS_MAX: usize = 64;
+/// Command bytes behind a snapshot after which the next one is taken.
+pub const SNAPSHOT_AFTER_BYTES: usize = 4 * 1024 * 1024;
+/// Commands behind a snapshot after which the next one is taken.
+pub const SNAPSHOT_AFTER_COMMANDS: usize = 20_000;
