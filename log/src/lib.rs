@@ -5,8 +5,13 @@
 pub mod engine;
 pub mod frame;
 pub mod ledger;
+pub mod local;
+pub mod message;
 pub mod metadata;
 pub mod quorum;
+pub mod recovery;
 pub mod register;
+pub mod replica;
 pub mod storage;
 pub mod testing;
+pub mod writer;
