@@ -342,6 +342,14 @@ macro_rules! commands {
             }
         }
 
+        /// One command of each kind, for tests.
+        #[cfg(test)]
+        fn samples(source: &mut field::Source) -> Vec<Command> {
+            vec![$($name {
+                $($field: <codec!($($codec)?) as Codec<$ty>>::sample(source),)*
+            }.into(),)*]
+        }
+
         /// True for a type that some command has.
         fn is_known(code: i32) -> bool {
             matches!(code, $($code)|*)

@@ -68,7 +68,7 @@ impl Blocks {
             return Err(BlockError::Whole { whole, block });
         };
         let mut payload = Payload::from(data.slice(..whole));
-        match nested(data.slice(whole..))? {
+        match nested(&data.slice(whole..))? {
             Some(partial) => {
                 payload.push(partial);
                 payload.push(end.data.clone());
@@ -85,7 +85,7 @@ fn check_writer(begun: WriterId, ended: WriterId) -> Result<(), BlockError> {
 }
 
 /// The beginning of an append that the rest of a block holds, if it is not padding.
-fn nested(rest: Bytes) -> Result<Option<Bytes>, BlockError> {
+fn nested(rest: &Bytes) -> Result<Option<Bytes>, BlockError> {
     if rest.is_empty() {
         return Ok(None);
     }

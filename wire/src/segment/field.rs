@@ -142,6 +142,30 @@ pub(super) trait Codec<T> {
     fn put(value: &T, out: &mut Encoder);
     /// Reads the field.
     fn take(body: &mut Body) -> Result<T, Fault>;
+    /// Any value, for tests.
+    #[cfg(test)]
+    fn sample(source: &mut Source) -> T;
+}
+
+/// Where tests take their values from.
+#[cfg(test)]
+pub(super) struct Source(pub(super) Vec<u8>);
+
+#[cfg(test)]
+impl Source {
+    pub(super) fn byte(&mut self) -> u8 {
+        self.0.pop().unwrap_or_default()
+    }
+
+    fn bytes(&mut self) -> Bytes {
+        // Now and then beyond what an encoder copies.
+        let count = if self.byte() == 255 { 5000 } else { usize::from(self.byte()) % 20 };
+        (0..count).map(|_| self.byte()).collect()
+    }
+
+    fn text(&mut self) -> String {
+        self.bytes().iter().map(|byte| char::from(*byte)).collect()
+    }
 }
 
 /// The usual layout of a type.
@@ -163,6 +187,10 @@ macro_rules! integers {
             }
             fn take(body: &mut Body) -> Result<$ty, Fault> {
                 Ok(<$ty>::from_be_bytes(body.array()?))
+            }
+            #[cfg(test)]
+            fn sample(source: &mut Source) -> $ty {
+                <$ty>::from_be_bytes(std::array::from_fn(|_| source.byte()))
             }
         }
     )*};
@@ -201,6 +229,10 @@ impl Codec<bool> for Plain {
             [other] => Err(Fault::Boolean(other)),
         }
     }
+    #[cfg(test)]
+    fn sample(source: &mut Source) -> bool {
+        source.byte() % 2 == 1
+    }
 }
 
 impl Codec<WriterId> for Plain {
@@ -213,6 +245,10 @@ impl Codec<WriterId> for Plain {
     }
     fn take(body: &mut Body) -> Result<WriterId, Fault> {
         take(body).map(WriterId)
+    }
+    #[cfg(test)]
+    fn sample(source: &mut Source) -> WriterId {
+        WriterId(Self::sample(source))
     }
 }
 
@@ -240,6 +276,10 @@ impl Codec<String> for Plain {
         let text = body.text()?;
         std::str::from_utf8(&text).map(str::to_owned).map_err(|_| Fault::Utf8)
     }
+    #[cfg(test)]
+    fn sample(source: &mut Source) -> String {
+        source.text()
+    }
 }
 
 impl Codec<SegmentName> for Plain {
@@ -253,6 +293,10 @@ impl Codec<SegmentName> for Plain {
     fn take(body: &mut Body) -> Result<SegmentName, Fault> {
         let text = body.text()?;
         std::str::from_utf8(&text).map(SegmentName::from).map_err(|_| Fault::Utf8)
+    }
+    #[cfg(test)]
+    fn sample(source: &mut Source) -> SegmentName {
+        source.text().into()
     }
 }
 
@@ -268,6 +312,10 @@ impl Codec<Bytes> for Plain {
     fn take(body: &mut Body) -> Result<Bytes, Fault> {
         let bytes = length(body)?;
         body.slice(bytes)
+    }
+    #[cfg(test)]
+    fn sample(source: &mut Source) -> Bytes {
+        source.bytes()
     }
 }
 
@@ -285,6 +333,10 @@ impl Codec<Payload> for Plain {
     fn take(body: &mut Body) -> Result<Payload, Fault> {
         take::<Bytes>(body).map(Payload::from)
     }
+    #[cfg(test)]
+    fn sample(source: &mut Source) -> Payload {
+        Payload(vec![source.bytes(), source.bytes()])
+    }
 }
 
 impl Codec<Bytes> for Rest {
@@ -297,6 +349,10 @@ impl Codec<Bytes> for Rest {
     }
     fn take(body: &mut Body) -> Result<Bytes, Fault> {
         body.slice(body.len())
+    }
+    #[cfg(test)]
+    fn sample(source: &mut Source) -> Bytes {
+        source.bytes()
     }
 }
 
@@ -317,6 +373,11 @@ impl Codec<Bytes> for WholeEvent {
         let bytes = length(body)?;
         body.slice(bytes)?;
         Ok(whole.slice(..8 + bytes))
+    }
+    #[cfg(test)]
+    fn sample(source: &mut Source) -> Bytes {
+        let data = source.bytes();
+        [&[0; 4], &count_of(data.len())[..], &data].concat().into()
     }
 }
 
@@ -346,17 +407,23 @@ where
         }
         (0..count).map(|_| <Self as Codec<T>>::take(body)).collect()
     }
+    #[cfg(test)]
+    fn sample(source: &mut Source) -> Vec<T> {
+        (0..source.byte() % 4).map(|_| <Self as Codec<T>>::sample(source)).collect()
+    }
 }
 
 impl Codec<TableKey> for Plain {
     const BYTES_MIN: usize = 8;
     fn bytes(value: &TableKey) -> usize {
-        16 + value.key.len()
+        if value.key.is_empty() { 8 } else { 16 + value.key.len() }
     }
     fn put(value: &TableKey, out: &mut Encoder) {
         out.put(&count_of(12 + value.key.len()));
         <Self as Codec<Bytes>>::put(&value.key, out);
-        Self::put(&value.version, out);
+        if !value.key.is_empty() {
+            Self::put(&value.version, out);
+        }
     }
     fn take(body: &mut Body) -> Result<TableKey, Fault> {
         let (outer, inner): (i32, i32) = (take(body)?, take(body)?);
@@ -369,6 +436,12 @@ impl Codec<TableKey> for Plain {
             return Ok(TableKey { key: Bytes::new(), version: NULL });
         }
         Ok(TableKey { key: body.slice(bytes)?, version: take(body)? })
+    }
+    #[cfg(test)]
+    fn sample(source: &mut Source) -> TableKey {
+        let (key, version) = (source.bytes(), Self::sample(source));
+        let version = if key.is_empty() { NULL } else { version };
+        TableKey { key, version }
     }
 }
 
@@ -391,6 +464,10 @@ impl Codec<TableEntry> for Plain {
         }
         Ok(TableEntry { key, value: body.slice(bytes)? })
     }
+    #[cfg(test)]
+    fn sample(source: &mut Source) -> TableEntry {
+        TableEntry { key: Self::sample(source), value: source.bytes() }
+    }
 }
 
 macro_rules! records {
@@ -406,6 +483,11 @@ macro_rules! records {
             fn take(body: &mut Body) -> Result<$name, Fault> {
                 $(let $field: $ty = take(body)?;)*
                 Ok($name { $($field),* })
+            }
+            #[cfg(test)]
+            fn sample(source: &mut Source) -> $name {
+                $(let $field = <Self as Codec<$ty>>::sample(source);)*
+                $name { $($field),* }
             }
         }
     )*};
