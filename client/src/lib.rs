@@ -138,7 +138,16 @@ impl Client {
         stream: &ScopedStream,
         start: Start,
     ) -> Result<ReaderGroup, GroupError> {
-        ReaderGroup::open(self.stores.clone(), stream.clone(), start).await
+        ReaderGroup::open(self.stores.clone(), stream.clone(), start, false).await
+    }
+
+    /// Like [`reader_group`](Self::reader_group), but ends with what the stream holds now.
+    pub async fn bounded_reader_group(
+        &self,
+        stream: &ScopedStream,
+        start: Start,
+    ) -> Result<ReaderGroup, GroupError> {
+        ReaderGroup::open(self.stores.clone(), stream.clone(), start, true).await
     }
 
     /// Writes bytes to `stream`, which must have exactly one segment.

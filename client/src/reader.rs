@@ -99,6 +99,8 @@ struct Shared {
     stores: Stores,
     stream: ScopedStream,
     group: Mutex<Group>,
+    /// Where reading ends, in segments that have an end; nowhere without it.
+    ends: StreamCut,
     /// Segments became free, or none are left.
     news: Notify,
 }
@@ -120,25 +122,29 @@ impl ReaderGroup {
         stores: Stores,
         stream: ScopedStream,
         start: Start,
+        bounded: bool,
     ) -> Result<Self, GroupError> {
         let cut = match start {
             Start::Head => head(&stores, &stream).await?,
-            Start::Tail => {
-                let segments = stores.controller().current_segments(stream_name(&stream)).await?;
-                let ends = segments.into_iter().map(|range| (range.segment, -1)).collect();
-                resolve(&stores, &stream, StreamCut(ends)).await?
-            }
+            Start::Tail => tail(&stores, &stream).await?,
             Start::Cut(cut) => resolve(&stores, &stream, cut).await?,
         };
+        let ends = if bounded { tail(&stores, &stream).await? } else { StreamCut::default() };
         let (group, news) = (Mutex::new(Group::new(cut)), Notify::new());
-        Ok(Self { shared: Arc::new(Shared { stores, stream, group, news }) })
+        Ok(Self { shared: Arc::new(Shared { stores, stream, group, ends, news }) })
     }
 
     /// One more reader.
     pub fn reader(&self) -> Reader {
         let id = self.shared.group().join();
         self.shared.news.notify_waiters();
-        Reader { shared: Arc::clone(&self.shared), id, segments: BTreeMap::new(), last: None }
+        Reader {
+            shared: Arc::clone(&self.shared),
+            id,
+            segments: BTreeMap::new(),
+            last: None,
+            failed: None,
+        }
     }
 
     /// What is delivered so far: begin there to read on.
@@ -154,6 +160,13 @@ async fn head(stores: &Stores, stream: &ScopedStream) -> Result<StreamCut, Group
         Response::Head(segments) => Ok(StreamCut(segments.into_iter().collect())),
         other => Err(unexpected(&other).into()),
     }
+}
+
+/// What the stream holds now, to its end.
+async fn tail(stores: &Stores, stream: &ScopedStream) -> Result<StreamCut, GroupError> {
+    let segments = stores.controller().current_segments(stream_name(stream)).await?;
+    let ends = segments.into_iter().map(|range| (range.segment, -1)).collect();
+    resolve(stores, stream, StreamCut(ends)).await
 }
 
 /// Replaces each -1 of a cut by the segment's length.
@@ -190,6 +203,8 @@ pub struct Reader {
     segments: BTreeMap<SegmentId, (Assignment, SegmentReader)>,
     /// The segment that was served last: the others come first.
     last: Option<SegmentId>,
+    /// What [`try_next`](Reader::try_next) met and [`next`](Reader::next) is to tell.
+    failed: Option<ReadError>,
 }
 
 impl Drop for Reader {
@@ -203,6 +218,7 @@ impl Drop for Reader {
 enum Found {
     Event(Event),
     End(SegmentId),
+    Stop(SegmentId),
     Failed(ReadError),
     News,
 }
@@ -211,6 +227,9 @@ impl Reader {
     /// The next event of any of the reader's segments; waits for it. `None`: the stream is sealed and everything is
     /// delivered. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Result<Option<Event>, ReadError> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         loop {
             // Because: registered before the state is looked at, so that no news is missed.
             let shared = Arc::clone(&self.shared);
@@ -231,8 +250,37 @@ impl Reader {
                 Found::Event(event) => return Ok(Some(event)),
                 Found::Failed(error) => return Err(error),
                 Found::End(segment) => self.finish(segment).await?,
+                Found::Stop(segment) => self.stop(segment),
                 Found::News => {}
             }
+        }
+    }
+
+    /// The next event, if it has arrived already: never waits. `None` says nothing about what is to come.
+    pub fn try_next(&mut self) -> Option<Event> {
+        if self.failed.is_some() {
+            return None;
+        }
+        match self.poll_segments(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
+            Poll::Ready(Found::Event(event)) => Some(event),
+            Poll::Ready(Found::Stop(segment)) => {
+                self.stop(segment);
+                None
+            }
+            Poll::Ready(Found::Failed(error)) => {
+                self.failed = Some(error);
+                None
+            }
+            // Because: an end is found again.
+            Poll::Ready(Found::End(_) | Found::News) | Poll::Pending => None,
+        }
+    }
+
+    /// A segment is read as far as the group wants it.
+    fn stop(&mut self, segment: SegmentId) {
+        if let Some((assignment, _)) = self.segments.remove(&segment) {
+            self.shared.group().finish(&assignment, []);
+            self.shared.news.notify_waiters();
         }
     }
 
@@ -247,7 +295,9 @@ impl Reader {
         }
         while let Some(assignment) = group.acquire(self.id) {
             let place = Place { stream: self.shared.stream.clone(), id: assignment.segment };
-            let reader = SegmentReader::new(self.shared.stores.clone(), place, assignment.offset);
+            let end = self.shared.ends.0.get(&assignment.segment).copied();
+            let stores = self.shared.stores.clone();
+            let reader = SegmentReader::new(stores, place, assignment.offset, end);
             self.segments.insert(assignment.segment, (assignment, reader));
         }
         drop(group);
@@ -270,6 +320,7 @@ impl Reader {
                     Found::Event(Event { segment, offset, data })
                 }
                 Progress::End => Found::End(segment),
+                Progress::Stop => Found::Stop(segment),
                 Progress::Failed(error) => {
                     self.shared.group().advance(assignment, reader.position());
                     Found::Failed(error)

@@ -23,8 +23,13 @@ pub(crate) enum Fetched {
 
 /// What a segment has to say.
 pub(super) enum Progress {
-    Event { offset: i64, data: Bytes },
+    Event {
+        offset: i64,
+        data: Bytes,
+    },
     End,
+    /// What was wanted is delivered.
+    Stop,
     Failed(ReadError),
 }
 
@@ -42,10 +47,12 @@ pub(super) struct SegmentReader {
     pieces: Vec<Bytes>,
     /// Nothing follows what was fetched.
     ended: bool,
+    /// Nothing is wanted from here on.
+    end: Option<i64>,
 }
 
 impl SegmentReader {
-    pub(super) fn new(stores: Stores, place: Place, offset: i64) -> Self {
+    pub(super) fn new(stores: Stores, place: Place, offset: i64, end: Option<i64>) -> Self {
         Self {
             stores,
             place,
@@ -55,6 +62,7 @@ impl SegmentReader {
             read: None,
             pieces: Vec::new(),
             ended: false,
+            end,
         }
     }
 
@@ -65,6 +73,9 @@ impl SegmentReader {
 
     /// The next event, the end, or why there is neither.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Progress> {
+        if self.end.is_some_and(|end| self.delivered >= end) {
+            return Poll::Ready(Progress::Stop);
+        }
         loop {
             match self.buffer.next_event() {
                 Ok(Some(data)) => {
