@@ -1,0 +1,138 @@
+//! Seeds without planted bugs: every one must be clean, and none may idle.
+
+use super::arguments::{self, Arguments};
+use super::say;
+use crate::report::{Counts, Run};
+use crate::scenario::{self, Scenario};
+use std::collections::BTreeMap;
+
+const SEEDS_DEFAULT: u64 = 20;
+const REGRESSIONS: &str = include_str!("../../regressions.txt");
+
+/// The clock of the person who waits; the simulated world never sees it.
+#[expect(clippy::disallowed_methods, reason = "wall time of the harness, outside of every run")]
+pub(super) fn wall() -> std::time::Instant {
+    std::time::Instant::now()
+}
+
+/// What many runs have shown together.
+#[derive(Default)]
+struct Totals {
+    counts: Counts,
+    probes: BTreeMap<&'static str, u64>,
+    simulated: u64,
+    bad: Vec<u64>,
+}
+
+impl Totals {
+    fn add(&mut self, run: &Run) {
+        for (name, count) in &run.outcome.counts {
+            *self.counts.entry(name).or_default() += count;
+        }
+        for site in run.probes.keys() {
+            *self.probes.entry(site).or_default() += 1;
+        }
+        self.simulated += run.simulated;
+    }
+}
+
+fn complain(run: &Run, name: &str) -> bool {
+    let complaints = run.complaints();
+    if complaints.is_empty() {
+        return false;
+    }
+    eprintln!("seed {}: cargo sim run --scenario {name} --seed {}", run.seed, run.seed);
+    for complaint in complaints.iter().take(8) {
+        eprintln!("    {complaint}");
+    }
+    if complaints.len() > 8 {
+        eprintln!("    … and {} more", complaints.len() - 8);
+    }
+    true
+}
+
+fn list(figures: &BTreeMap<&'static str, u64>) -> String {
+    let figures: Vec<String> =
+        figures.iter().map(|(name, count)| format!("{name} {count}")).collect();
+    figures.join(", ")
+}
+
+/// One seed.
+pub(super) fn one(arguments: &Arguments) -> bool {
+    let Arguments { scenario, start, bug, trace, .. } = arguments;
+    let run = scenario::run(scenario, *start, bug.as_deref(), *trace);
+    let bad = complain(&run, scenario.name);
+    if !*trace {
+        say(&format!("counts: {}", list(&run.outcome.counts)));
+        say(&format!("probes: {}", list(&run.probes)));
+    }
+    let (hash, lines) = run.trace;
+    say(&format!(
+        "seed {start}: {}, trace {hash:016x} of {lines} lines",
+        if bad { "FAILED" } else { "ok" }
+    ));
+    !bad
+}
+
+/// Many seeds.
+pub(super) fn many(arguments: &Arguments) -> bool {
+    let seeds = arguments.seeds.unwrap_or(SEEDS_DEFAULT);
+    let all: Vec<u64> = (arguments.start..arguments.start + seeds).collect();
+    sweep(arguments.scenario, &all)
+}
+
+fn sweep(scenario: &Scenario, seeds: &[u64]) -> bool {
+    let started = wall();
+    let mut totals = Totals::default();
+    for (done, seed) in seeds.iter().enumerate() {
+        let run = scenario::run(scenario, *seed, None, false);
+        totals.add(&run);
+        if complain(&run, scenario.name) {
+            totals.bad.push(*seed);
+        }
+        if (done + 1) % 10 == 0 {
+            let bad = totals.bad.len();
+            eprintln!("{}/{} seeds, {bad} bad, {:.1?}", done + 1, seeds.len(), started.elapsed());
+        }
+    }
+    say(&format!("totals: {}", list(&totals.counts)));
+    say(&format!("probes reached (in so many seeds): {}", list(&totals.probes)));
+    if !totals.bad.is_empty() {
+        say(&format!("bad seeds: {:?}", totals.bad));
+    }
+    say(&format!(
+        "{}: {} of {} seeds clean, {} probes, {} simulated s in {:.1} s",
+        scenario.name,
+        seeds.len() - totals.bad.len(),
+        seeds.len(),
+        totals.probes.len(),
+        totals.simulated / 1_000_000_000,
+        started.elapsed().as_secs_f64(),
+    ));
+    totals.bad.is_empty()
+}
+
+/// The recorded seeds: once red, now green for ever.
+pub(super) fn regressions() -> bool {
+    let lines = REGRESSIONS.lines().map(str::trim);
+    let mut good = true;
+    let mut count = 0;
+    for line in lines.filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let mut words = line.split_whitespace();
+        let parsed = words.next().zip(words.next().and_then(|seed| seed.parse::<u64>().ok()));
+        let Some((name, seed)) = parsed else {
+            eprintln!("regressions.txt: not `scenario seed`: {line}");
+            return false;
+        };
+        match arguments::find(name) {
+            Ok(scenario) => good &= !complain(&scenario::run(scenario, seed, None, false), name),
+            Err(message) => {
+                eprintln!("regressions.txt: {message}");
+                return false;
+            }
+        }
+        count += 1;
+    }
+    say(&format!("{count} recorded seeds: {}", if good { "all clean" } else { "FAILED" }));
+    good
+}
