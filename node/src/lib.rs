@@ -1,1 +1,3 @@
 //! One process: wires disk, log, controller, containers and listeners to an environment.
+
+mod segments;

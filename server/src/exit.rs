@@ -1,10 +1,20 @@
-//! What the process says with its exit code.
+//! What the process says with its exit code. A command line that cannot be understood is clap's: 2.
 
-/// A command line that cannot be understood; clap uses it too.
-pub(crate) const USAGE: i32 = 2;
+use thiserror::Error;
+
 /// The command could not do what was asked; the reason is on stderr.
-pub(crate) const FAILED: i32 = 1;
+pub(crate) const FAILED: u8 = 1;
 /// A bug was met: the process ended to protect what is stored.
-pub(crate) const BUG: i32 = 70;
+pub(crate) const BUG: u8 = 70;
 /// The disk failed a sync or a write: the process ended, since nothing more may be acknowledged.
-pub(crate) const DISK_FAILED: i32 = 74;
+pub(crate) const DISK_FAILED: u8 = 74;
+
+/// An error that wants an exit code of its own.
+#[derive(Debug, Error)]
+#[error("{text}")]
+pub(crate) struct With {
+    /// The exit code.
+    pub(crate) code: u8,
+    /// For people.
+    pub(crate) text: String,
+}

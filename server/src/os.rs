@@ -12,6 +12,7 @@
 pub(crate) mod clock;
 pub(crate) mod entropy;
 pub(crate) mod file;
+mod nodisk;
 pub(crate) mod spawn;
 pub(crate) mod tcp;
 #[cfg(test)]
@@ -19,15 +20,44 @@ mod tests;
 
 use std::io;
 use std::sync::Arc;
+use thalweg_actor::disk::Disk;
 use thalweg_actor::env::Env;
 
-/// The world as this process has it, with `disk` as its data folder. To be called inside the runtime.
-pub(crate) fn env(disk: Arc<file::Folder>) -> io::Result<Env> {
+/// The world of a server that keeps its data in `disk`, with its ports claimed in `network`. To be called inside the
+/// runtime.
+pub(crate) fn env(network: tcp::Tcp, disk: Arc<dyn Disk>) -> io::Result<Env> {
     Ok(Env {
-        network: Arc::new(tcp::Tcp::default()),
+        network: Arc::new(network),
         disk,
         clock: Arc::new(clock::SystemClock::default()),
         entropy: Arc::new(entropy::SystemEntropy::open()?),
         spawn: Arc::new(spawn::Runtime::current()),
     })
+}
+
+/// The world of a client. To be called inside the runtime.
+pub(crate) fn client_env() -> io::Result<Env> {
+    env(tcp::Tcp::default(), Arc::new(nodisk::NoDisk))
+}
+
+/// The threads that everything but the disk runs on: as many as there are processors, and never just one, so that no
+/// connection waits behind another's long computation.
+pub(crate) fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    let processors = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(processors.max(2))
+        .thread_name("thalweg")
+        .enable_io()
+        .enable_time()
+        .build()
+}
+
+/// Lets the process open as many files, and so connections, as the system allows it.
+pub(crate) fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }

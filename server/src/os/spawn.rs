@@ -39,6 +39,6 @@ async fn watched(name: &'static str, mut actor: BoxFuture<'static, ()>) {
             actor = name,
             "stopped by a bug: the process ends to protect what is stored"
         );
-        std::process::exit(crate::exit::BUG);
+        std::process::exit(i32::from(crate::exit::BUG));
     }
 }

@@ -4,6 +4,7 @@ use bytes::{Bytes, BytesMut};
 use rustix::net::sockopt;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use thalweg_actor::BoxFuture;
 use thalweg_actor::network::{ByteReader, ByteWriter, Connection, Endpoint, Listener, Network};
@@ -26,13 +27,43 @@ const READ_RESERVE_BYTES: usize = 8 * 1024;
 
 /// The network of the system.
 #[derive(Default)]
-pub(crate) struct Tcp {}
+pub(crate) struct Tcp {
+    claimed: Mutex<Vec<(Endpoint, TcpSocket)>>,
+}
+
+impl Tcp {
+    /// Takes the address `at`, with a free port for port 0, without opening it: nobody can connect before somebody
+    /// listens on the endpoint that is returned. The host may be a name or an address, IPv6 in brackets.
+    pub(crate) async fn claim(&self, at: &Endpoint) -> io::Result<Endpoint> {
+        let socket = bind(at).await?;
+        let local = Endpoint::from(socket.local_addr()?.to_string());
+        self.claims().push((local.clone(), socket));
+        Ok(local)
+    }
+
+    fn claims(&self) -> MutexGuard<'_, Vec<(Endpoint, TcpSocket)>> {
+        self.claimed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Listens, on the claimed socket if there is one.
+    pub(crate) async fn open(&self, at: &Endpoint) -> io::Result<TcpListener> {
+        let claimed = {
+            let mut claims = self.claims();
+            let found = claims.iter().position(|(endpoint, _)| endpoint == at);
+            found.map(|found| claims.remove(found).1)
+        };
+        match claimed {
+            Some(socket) => socket.listen(BACKLOG),
+            None => bind(at).await?.listen(BACKLOG),
+        }
+    }
+}
 
 impl Network for Tcp {
     fn listen<'a>(&'a self, at: &'a Endpoint) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
         Box::pin(async move {
-            let socket = bind(at).await?;
-            Ok(Box::new(Accepting::new(socket.listen(BACKLOG)?)?) as Box<dyn Listener>)
+            let listening = Accepting::new(self.open(at).await?)?;
+            Ok(Box::new(listening) as Box<dyn Listener>)
         })
     }
 
@@ -41,8 +72,7 @@ impl Network for Tcp {
     }
 }
 
-/// A socket that has the address `at` but does not listen yet. `host` may be a name or an address, IPv6 in brackets.
-pub(crate) async fn bind(at: &Endpoint) -> io::Result<TcpSocket> {
+async fn bind(at: &Endpoint) -> io::Result<TcpSocket> {
     let mut last = None;
     for address in tokio::net::lookup_host(&*at.0).await? {
         match bind_to(address) {
@@ -59,11 +89,6 @@ fn bind_to(address: SocketAddr) -> io::Result<TcpSocket> {
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     Ok(socket)
-}
-
-/// Starts to listen on a socket made by [`bind`].
-pub(crate) fn listen(socket: TcpSocket) -> io::Result<TcpListener> {
-    socket.listen(BACKLOG)
 }
 
 /// The options that every connection has.

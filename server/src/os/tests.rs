@@ -1,7 +1,7 @@
 use super::*;
 use bytes::{Bytes, BytesMut};
 use std::path::PathBuf;
-use thalweg_actor::disk::{Disk as _, Open};
+use thalweg_actor::disk::Open;
 use thalweg_actor::network::Endpoint;
 
 /// A folder of its own that goes when the test ends.
@@ -64,10 +64,7 @@ async fn names_that_lead_out_of_the_folder_are_refused() {
 
 #[tokio::test]
 async fn bytes_cross_a_connection_in_order_and_its_end_is_seen() {
-    let env = {
-        let scratch = Scratch::new("net");
-        env(Arc::new(file::Folder::open(&scratch.0).unwrap())).unwrap()
-    };
+    let env = client_env().unwrap();
     let mut listener = env.network.listen(&Endpoint::from("127.0.0.1:0")).await.unwrap();
     let local = listener.local();
     let mut ours = env.network.connect(&local).await.unwrap();
@@ -106,4 +103,32 @@ async fn a_sleep_never_ends_early() {
     let until = clock.now().after(std::time::Duration::from_millis(20));
     clock.sleep_until(until).await;
     assert!(clock.now() >= until);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_real_disk_keeps_the_promises_of_the_seam() {
+    let scratch = Scratch::new("disk-conformance");
+    thalweg_actor::testing::check_disk(Arc::new(file::Folder::open(&scratch.0).unwrap())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_real_network_keeps_the_promises_of_the_seam() {
+    let env = client_env().unwrap();
+    thalweg_actor::testing::check_network(&env, &Endpoint::from("127.0.0.1:0")).await;
+    thalweg_actor::testing::check_network(&env, &Endpoint::from("[::1]:0")).await;
+}
+
+#[tokio::test]
+async fn a_claimed_port_is_nobody_elses_and_opens_only_when_it_is_listened_on() {
+    let tcp = tcp::Tcp::default();
+    let claimed = tcp.claim(&Endpoint::from("127.0.0.1:0")).await.unwrap();
+    let env = env(tcp, Arc::new(nodisk::NoDisk)).unwrap();
+    let refused = env.network.connect(&claimed).await.err().unwrap();
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    let mut listener = env.network.listen(&claimed).await.unwrap();
+    assert_eq!(listener.local(), claimed);
+    env.network.connect(&claimed).await.unwrap();
+    listener.accept().await.unwrap();
+    let taken = tcp::Tcp::default().claim(&claimed).await.err().unwrap();
+    assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
 }
