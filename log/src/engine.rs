@@ -1,3 +1,4 @@
 //! The disk log engine.
 
 pub(crate) mod facts;
+mod format;
