@@ -48,6 +48,8 @@ pub struct Recovered {
     pub losses: Vec<(LedgerId, EntryId)>,
     /// The storage cannot vouch for ledgers it does not know either (`limbo_from` is set).
     pub limbo: bool,
+    /// Each damage that was found, with file and offset, for people.
+    pub damages: Vec<String>,
 }
 
 /// An entry read back and verified.

@@ -2,8 +2,12 @@
 //!
 //! Nothing here is used by the product. All of it is deterministic.
 
+mod disk;
+mod executor;
 mod metadata;
 mod storage;
 
+pub use disk::MemoryDisk;
+pub use executor::Executor;
 pub use metadata::MemoryMetadataLog;
 pub use storage::MemoryStorage;

@@ -205,6 +205,11 @@ impl Facts {
         }
     }
 
+    /// The last entry of the current run of `ledger`.
+    pub(crate) fn tail(&self, ledger: LedgerId) -> Option<EntryId> {
+        self.ledgers.get(&ledger)?.tail
+    }
+
     /// All of it, as the storage's user sees it.
     pub(crate) fn recovered(&self, limbo: bool) -> Recovered {
         Recovered {
@@ -213,6 +218,7 @@ impl Facts {
             keep_from: self.keep_from.clone(),
             losses: self.losses.iter().copied().collect(),
             limbo,
+            damages: Vec::new(),
         }
     }
 

@@ -13,7 +13,7 @@ mod block;
 mod frame;
 
 pub(crate) use batch::{
-    BATCH_PROBE, Chain, Encoded, Header, Place, Slot, encode, payload_is_sound,
+    BATCH_OVERHEAD, BATCH_PROBE, Chain, Encoded, Header, Place, encode, payload_is_sound,
 };
 pub(crate) use block::{BlockFlaw, FileHeader, Superblock};
 pub(crate) use frame::{Origin, Record, Start};

@@ -14,6 +14,9 @@ const TRIM: u8 = 6;
 const LOSS: u8 = 7;
 const START: u8 = 8;
 
+/// More than any frame header without operation headers, its origin and slot included.
+const FRONT_BOUND: usize = 128;
+
 const EXEMPT: u8 = 1;
 const HAS_LAC: u8 = 2;
 
@@ -68,6 +71,16 @@ impl Record {
             Self::Frame(Frame::Loss { .. }) => LOSS,
             Self::Start(_) => START,
         }
+    }
+
+    /// What it adds to a batch, in bytes, or a little more.
+    pub(in crate::engine) fn len_bound(&self) -> usize {
+        let payload: usize = self.payload().iter().map(Bytes::len).sum();
+        let headers = match self {
+            Self::Frame(Frame::Entry(entry) | Frame::Repair { entry, .. }) => entry.headers.len(),
+            _ => 0,
+        };
+        FRONT_BOUND + headers + payload
     }
 
     pub(super) fn payload(&self) -> &[Bytes] {

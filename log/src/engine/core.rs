@@ -1,0 +1,233 @@
+//! What the engine's tasks and callers share.
+//!
+//! Invariants
+//! 1. Every staged ticket is either durable, in flight, or in the queue; the queue is in order of tickets.
+//! 2. A ticket that is announced as durable lies in a batch whose sync has returned.
+//! 3. While two spares cannot be kept, only frames that may use the reserve are written beyond the file in use.
+
+use super::config::Config;
+use super::facts::Facts;
+use super::files::{LogFile, Spare};
+use super::format::{Origin, Record};
+use super::index::{Index, Spot};
+use super::superblock::Copies;
+use crate::frame::Frame;
+use crate::ledger::Stopped;
+use crate::storage::{StorageProgress, Ticket};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard};
+use thalweg_actor::env::Env;
+use thalweg_types::id::{LedgerId, StorageUuid};
+use tokio::sync::{Notify, watch};
+
+/// What a frame may use of a full disk, and what a file may take: a file takes its own class and those above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Class {
+    /// Whatever a client waits for; the files of normal times.
+    Normal,
+    /// Entries that relieve a full disk; the first reserve.
+    Exempt,
+    /// Facts and what moves; the last reserve.
+    Fact,
+}
+
+/// What `record` may use.
+pub(super) fn class(record: &Record) -> Class {
+    match record {
+        Record::Frame(Frame::Entry(entry)) if entry.exempt => Class::Exempt,
+        Record::Frame(Frame::Entry(_)) => Class::Normal,
+        _ => Class::Fact,
+    }
+}
+
+/// The ledger whose frames must keep their order with `record`.
+pub(super) fn ledger(record: &Record) -> Option<LedgerId> {
+    match record {
+        Record::Frame(Frame::Entry(entry) | Frame::Repair { entry, .. }) => Some(entry.ledger),
+        Record::Frame(Frame::Fence { ledger, .. } | Frame::Loss { ledger, .. }) => Some(*ledger),
+        Record::Frame(Frame::State(state)) => Some(state.ledger),
+        _ => None,
+    }
+}
+
+/// A frame with its former place, if it has one.
+pub(super) type Placed = (Option<Origin>, Record);
+
+/// The files that are not in use.
+#[derive(Default)]
+pub(super) struct Pool {
+    pub next: Option<(Arc<LogFile>, Class)>,
+    pub spares: Vec<Spare>,
+    /// What the writer waits for: a file that takes this class and has room for so many bytes.
+    pub want: Option<(Class, u64)>,
+    /// Why no more files can be had.
+    pub full: Option<Arc<str>>,
+    /// The highest number of a file in use or prepared.
+    pub newest: u64,
+    /// The number of the next spare.
+    pub next_spare: u64,
+}
+
+/// How many files are kept for a full disk.
+pub(super) const RESERVES: usize = 2;
+
+impl Pool {
+    /// True while nothing has to be held back.
+    pub(super) fn is_complete(&self) -> bool {
+        self.full.is_none() && self.spares.len() >= RESERVES
+    }
+
+    /// What a file may take that leaves the present spares as they are.
+    pub(super) fn class(&self) -> Class {
+        match self.spares.len() {
+            0 => Class::Fact,
+            1 => Class::Exempt,
+            _ => Class::Normal,
+        }
+    }
+}
+
+/// A file whose live content is being moved to the end of the log.
+pub(super) struct Move {
+    pub file: u64,
+    pub records: VecDeque<(Origin, Record)>,
+    /// Everything that is live has been put into `records`.
+    pub loaded: bool,
+    /// Nothing of the file is needed any more, durably.
+    pub released: bool,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    pub staged: u64,
+    pub queue: VecDeque<(Ticket, Record)>,
+    pub queued_bytes: usize,
+    pub flight: Arc<Vec<Placed>>,
+    pub passed: BTreeSet<Ticket>,
+    pub index: Index,
+    pub facts: Facts,
+    pub logs: BTreeMap<u64, Arc<LogFile>>,
+    pub active: u64,
+    pub half_full: bool,
+    pub pool: Pool,
+    pub moving: Option<Move>,
+    pub held: Option<Arc<str>>,
+    pub stopped: Option<Arc<str>>,
+    pub closing: bool,
+}
+
+pub(super) struct Core {
+    pub env: Env,
+    pub config: Config,
+    pub folder: String,
+    pub storage: StorageUuid,
+    pub mount_seq: u64,
+    pub nonce: u64,
+    pub superblock: tokio::sync::Mutex<Copies>,
+    pub state: Mutex<State>,
+    /// Wakes the writer.
+    pub work: Notify,
+    /// Wakes the keeper.
+    pub chores: Notify,
+    /// Somebody waits for a file.
+    pub urgent: AtomicBool,
+    pub progress: watch::Sender<StorageProgress>,
+    pub ended: watch::Sender<bool>,
+    pub fronts: Mutex<VecDeque<(Spot, super::scan::Front)>>,
+}
+
+impl Core {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder of the engine's state panics")
+    }
+
+    /// Ends the engine: nothing beyond what is announced may be relied on.
+    pub(super) fn stop(&self, reason: String) {
+        let mut state = self.lock();
+        if state.stopped.is_none() {
+            tracing::error!(folder = self.folder, reason, "the disk log has stopped");
+            state.stopped = Some(Arc::from(reason));
+        }
+        self.announce(&state);
+        drop(state);
+        self.work.notify_one();
+        self.chores.notify_one();
+        self.ended.send_replace(true);
+    }
+
+    /// Tells everybody how far the storage has come.
+    pub(super) fn announce(&self, state: &State) {
+        let durable = state.durable();
+        let passed =
+            if state.passed.is_empty() { Arc::default() } else { Arc::new(state.passed.clone()) };
+        let (held, stopped) = (state.held.clone(), state.stopped.clone());
+        self.progress.send_replace(StorageProgress { durable, passed, held, stopped });
+    }
+
+    pub(super) fn stage(&self, frame: Frame) -> Result<Ticket, Stopped> {
+        let mut state = self.lock();
+        if let Some(reason) = state.stopped.clone() {
+            return Err(Stopped { reason });
+        }
+        if state.closing {
+            return Err(Stopped { reason: Arc::from("the storage is shutting down") });
+        }
+        state.staged += 1;
+        let ticket = Ticket(state.staged);
+        let record = Record::Frame(frame);
+        state.queued_bytes += record.len_bound();
+        state.queue.push_back((ticket, record));
+        let first = state.queue.len() == 1;
+        drop(state);
+        if first {
+            self.work.notify_one();
+        }
+        Ok(ticket)
+    }
+}
+
+impl State {
+    /// The last ticket before the first that is not durable. Only between two batches.
+    fn durable(&self) -> Ticket {
+        self.queue.front().map_or(Ticket(self.staged), |(first, _)| Ticket(first.0 - 1))
+    }
+
+    /// Takes in a durable batch of file `file`.
+    pub(super) fn settle(&mut self, spot: Spot, tickets: &[Ticket], lens: &[u64]) {
+        let batch = std::mem::take(&mut self.flight);
+        for (at, (origin, record)) in batch.iter().enumerate() {
+            let Record::Frame(frame) = record else { continue };
+            if origin.is_none() {
+                self.facts.apply(frame, spot.file);
+            }
+            match frame {
+                Frame::Entry(entry) | Frame::Repair { entry, .. } => {
+                    let first = self.facts.first_kept(entry.ledger);
+                    if first.is_some_and(|first| entry.entry >= first) {
+                        let slot = u32::try_from(at).expect("bounded by the batch");
+                        let spot = Spot { slot, ..spot };
+                        self.index.insert(entry.ledger, entry.entry, spot, lens[at]);
+                    }
+                }
+                Frame::Trim { container, keep_from } => self.index.trim(*container, *keep_from),
+                _ => {}
+            }
+        }
+        self.passed.extend(tickets);
+        let durable = self.durable();
+        self.passed = self.passed.split_off(&Ticket(durable.0 + 1));
+    }
+
+    /// Asserts the invariants of everything in it.
+    pub(super) fn check(&self) {
+        let mut last = Ticket(0);
+        for (ticket, _) in &self.queue {
+            assert!(*ticket > last && ticket.0 <= self.staged, "the queue is in order");
+            last = *ticket;
+        }
+        assert!(self.passed.iter().all(|ticket| *ticket > self.durable()));
+        self.index.check();
+        self.facts.check();
+    }
+}

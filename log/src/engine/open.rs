@@ -1,0 +1,404 @@
+//! Mounting a storage: superblock, files, scan, START, and only then the first answer.
+
+use super::config::Config;
+use super::core::{Core, Placed, Pool, State};
+use super::error::{StartError, io_error};
+use super::files::{
+    FIRST_BATCH, LogFile, Names, Pace, Spare, activate, in_use_name, prepared_name, retire,
+};
+use super::format::{
+    BATCH_OVERHEAD, BLOCK, BlockFlaw, Chain, FileHeader, Record, Start, Superblock, VERSION, encode,
+};
+use super::index::Spot;
+use super::keeper::prepare;
+use super::scan::{Scanned, place, scan};
+use super::superblock::Copies;
+use super::writer::Writer;
+use crate::frame::Frame;
+use crate::storage::{Recovered, StorageProgress};
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use thalweg_actor::disk::Open;
+use thalweg_actor::env::Env;
+use thalweg_actor::{planted, probe};
+use thalweg_types::id::StorageUuid;
+use tokio::sync::{Notify, watch};
+
+/// A mounted storage, not yet running.
+pub(super) struct Mounted {
+    pub core: Arc<Core>,
+    pub writer: Writer,
+    pub recovered: Recovered,
+}
+
+/// Mounts the storage in the folder of `env`. A crash in the middle leaves it to the next mount.
+pub(super) async fn open(env: Env, config: Config) -> Result<Mounted, StartError> {
+    let folder = env.disk.describe();
+    let fail = |action| io_error(&folder, "", action);
+    let listed = env.disk.list().await.map_err(fail("list it"))?;
+    let names = Names::sort(&listed, &config.bystanders);
+    let is_new = is_new(&env, &names, &folder).await?;
+    if is_new {
+        if let Some(name) = names.foreign {
+            return Err(StartError::Foreign { folder, name });
+        }
+        create(&env, &config).await.map_err(fail("create a log in it"))?;
+    }
+    let mut superblock = Copies::open(&env.disk).await?;
+    is_ours(&folder, superblock.content(), &config)?;
+    let before = *superblock.content();
+    let logs = open_files(&env, &folder, &names, &before).await?;
+    let scanned = scan(&folder, &logs, before.clean).await?;
+    let mount = superblock.change(|content| {
+        content.mount_seq += 1;
+        content.clean = 0;
+        if let Some(from) = scanned.limbo_from {
+            let known = if content.limbo_from == 0 { from } else { content.limbo_from };
+            content.limbo_from = from.min(known).max(1);
+        }
+    });
+    mount.await.map_err(fail("write a superblock of it"))?;
+    superblock.sync_names().await.map_err(fail("sync it"))?;
+    start(env, config, superblock, logs, names, scanned).await
+}
+
+/// True if the folder provably never held a log that answered anybody.
+async fn is_new(env: &Env, names: &Names, folder: &str) -> Result<bool, StartError> {
+    if names.is_blank() {
+        return Ok(true);
+    }
+    if !names.in_use.is_empty() || !names.prepared.is_empty() || !names.spares.is_empty() {
+        return Ok(false);
+    }
+    // Superblocks alone: a creation that did not end, unless they say that there was a mount.
+    let mut mounted = names.superblocks == 4;
+    for copy in 0..4 {
+        let file = match env.disk.open(&super::superblock::name(copy), Open::Existing).await {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => {
+                let name = super::superblock::name(copy);
+                return Err(io_error(folder, &name, "open it")(error));
+            }
+        };
+        let name = super::superblock::name(copy);
+        let bytes = file.read_at(0, BLOCK).await.map_err(io_error(folder, &name, "read it"))?;
+        mounted |= !matches!(Superblock::decode(&bytes, copy), Ok(found) if found.mount_seq == 0);
+    }
+    Ok(!mounted)
+}
+
+async fn create(env: &Env, config: &Config) -> io::Result<()> {
+    let content = Superblock {
+        cluster: config.cluster.unwrap_or_else(|| env.entropy.draw()),
+        node: config.node,
+        storage: StorageUuid(env.entropy.draw()),
+        sequence: 1,
+        mount_seq: 0,
+        head: 0,
+        prepared: 0,
+        clean: 0,
+        limbo_from: 0,
+    };
+    Copies::create(&env.disk, content).await
+}
+
+fn is_ours(folder: &str, found: &Superblock, config: &Config) -> Result<(), StartError> {
+    let other = |found: String, expected: String| {
+        let folder = folder.to_owned();
+        Err(StartError::OtherOwner { folder, found, expected })
+    };
+    if found.node != config.node {
+        return other(format!("node {}", found.node), format!("node {}", config.node));
+    }
+    match config.cluster {
+        Some(cluster) if cluster != found.cluster => {
+            other(format!("cluster {:032x}", found.cluster), format!("cluster {cluster:032x}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Opens the files in use, in order, and makes sure that none is missing.
+async fn open_files(
+    env: &Env,
+    folder: &str,
+    names: &Names,
+    superblock: &Superblock,
+) -> Result<Vec<Arc<LogFile>>, StartError> {
+    let missing = |file: String| StartError::Missing { folder: folder.to_owned(), file };
+    let first = if superblock.head == 0 { names.in_use.first() } else { Some(&superblock.head) };
+    let Some(first) = first else { return Ok(Vec::new()) };
+    let newest = names.in_use.last().copied().unwrap_or(0);
+    let mut logs = Vec::new();
+    for number in *first..=newest.max(*first) {
+        if !names.in_use.contains(&number) {
+            return Err(missing(in_use_name(number)));
+        }
+        logs.push(Arc::new(open_file(env, folder, number, superblock.storage).await?));
+    }
+    for number in newest + 1..=superblock.prepared {
+        if !names.prepared.contains(&number) {
+            return Err(missing(in_use_name(number)));
+        }
+    }
+    Ok(logs)
+}
+
+async fn open_file(
+    env: &Env,
+    folder: &str,
+    number: u64,
+    storage: StorageUuid,
+) -> Result<LogFile, StartError> {
+    let name = in_use_name(number);
+    let file = env.disk.open(&name, Open::Existing).await;
+    let file = file.map_err(io_error(folder, &name, "open it"))?;
+    let size = file.size().await.map_err(io_error(folder, &name, "find its length"))?;
+    let block = file.read_at(0, BLOCK).await.map_err(io_error(folder, &name, "read it"))?;
+    let (folder, file_name) = (folder.to_owned(), name);
+    let header = match FileHeader::decode(&block) {
+        Ok(header) => header,
+        Err(BlockFlaw::Version(found)) => {
+            let (file, known) = (file_name, VERSION);
+            return Err(StartError::Version { folder, file, found, known });
+        }
+        Err(BlockFlaw::Damaged(what)) => {
+            let what = format!("its header: {what}");
+            return Err(StartError::Damaged { folder, file: file_name, offset: 0, what });
+        }
+    };
+    if header.storage != storage {
+        let (file, found) = (file_name, header.storage);
+        return Err(StartError::OtherStorage { folder, file, found, expected: storage });
+    }
+    if header.number != number {
+        let what = format!("its header says that it is {}", in_use_name(header.number));
+        return Err(StartError::Damaged { folder, file: file_name, offset: 0, what });
+    }
+    if size < header.size {
+        let what = format!("it ends there, but should have {} bytes", header.size);
+        return Err(StartError::Damaged { folder, file: file_name, offset: size, what });
+    }
+    Ok(LogFile { header, file })
+}
+
+fn core_of(env: Env, config: Config, superblock: Copies, names: &Names, folder: String) -> Core {
+    let content = *superblock.content();
+    let newest = names.in_use.last().copied().unwrap_or(0);
+    let pool = Pool {
+        newest: newest.max(content.prepared),
+        next_spare: names.spares.last().copied().unwrap_or(0),
+        ..Pool::default()
+    };
+    Core {
+        nonce: ((env.entropy.draw() >> 64) as u64).max(1),
+        env,
+        config,
+        folder,
+        storage: content.storage,
+        mount_seq: content.mount_seq,
+        superblock: tokio::sync::Mutex::new(superblock),
+        state: Mutex::new(State { pool, ..State::default() }),
+        work: Notify::new(),
+        chores: Notify::new(),
+        urgent: false.into(),
+        progress: watch::channel(StorageProgress::default()).0,
+        ended: watch::channel(false).0,
+        fronts: Mutex::default(),
+    }
+}
+
+/// Collects the files that are not in use: spares, and those that have been freed or never put to use.
+async fn collect(core: &Core, names: &Names) -> io::Result<Option<LogFile>> {
+    let disk = &*core.env.disk;
+    let (head, prepared) = {
+        let superblock = core.superblock.lock().await;
+        (superblock.content().head, superblock.content().prepared)
+    };
+    let newest = names.in_use.last().copied().unwrap_or(0);
+    let mut spares = Vec::new();
+    let mut next = None;
+    for number in &names.spares {
+        spares.push(Spare::open(disk, *number).await?);
+    }
+    let freed = names.in_use.iter().filter(|number| **number < head);
+    let freed = freed.map(|number| in_use_name(*number));
+    let unused = names.prepared.iter().filter(|number| **number != newest + 1);
+    let unused = unused.map(|number| prepared_name(*number));
+    for name in freed.chain(unused) {
+        let number = {
+            let mut state = core.lock();
+            state.pool.next_spare += 1;
+            state.pool.next_spare
+        };
+        spares.push(retire(disk, &name, number).await?);
+    }
+    if prepared == newest + 1 && names.prepared.contains(&prepared) {
+        next = open_file_named(core, prepared).await?;
+    }
+    core.lock().pool.spares = spares;
+    Ok(next)
+}
+
+/// The prepared file `number`, if its header is sound: a damaged one is only a waste of space.
+async fn open_file_named(core: &Core, number: u64) -> io::Result<Option<LogFile>> {
+    let file = core.env.disk.open(&prepared_name(number), Open::Existing).await?;
+    let size = file.size().await?;
+    let found = FileHeader::decode(&file.read_at(0, BLOCK).await?).ok();
+    let usable = |header: &FileHeader| {
+        (header.storage, header.number) == (core.storage, number) && header.size <= size
+    };
+    let incarnation = (core.env.entropy.draw() >> 64) as u64;
+    let header = match found.filter(usable) {
+        Some(header) => header,
+        None => FileHeader {
+            storage: core.storage,
+            incarnation,
+            number,
+            size: size / BLOCK as u64 * BLOCK as u64,
+        },
+    };
+    file.write_and_sync(0, vec![header.encode()]).await?;
+    Ok(Some(LogFile { header, file }))
+}
+
+/// A file for the START batch of `need` bytes, put to use.
+async fn first_file(core: &Core, next: Option<LogFile>, need: u64) -> io::Result<LogFile> {
+    let (disk, clock) = (&*core.env.disk, &*core.env.clock);
+    let pace = Pace { step: core.config.allocate_step, pause: Duration::ZERO };
+    let log = match next {
+        Some(mut log) => {
+            if log.header.size < need {
+                let size = need.next_multiple_of(BLOCK as u64);
+                log.file.allocate(size).await?;
+                log.header.size = size;
+                log.file.write_and_sync(0, vec![log.header.encode()]).await?;
+            }
+            log
+        }
+        None => {
+            let spare = core.lock().pool.spares.pop();
+            let mut spare = match spare {
+                Some(spare) => spare,
+                None => {
+                    let number = {
+                        let mut state = core.lock();
+                        state.pool.next_spare += 1;
+                        state.pool.next_spare
+                    };
+                    let size = core.config.file_first.max(need);
+                    Spare::create(disk, clock, number, size, pace).await?
+                }
+            };
+            spare.grow(clock, need.max(4 * BLOCK as u64), pace).await?;
+            let number = {
+                let mut state = core.lock();
+                state.pool.newest += 1;
+                state.pool.newest
+            };
+            prepare(core, spare, number).await?
+        }
+    };
+    activate(disk, log.number()).await?;
+    Ok(log)
+}
+
+/// Step 5: START with everything that must be written again, durable together with all that was read.
+async fn start(
+    env: Env,
+    config: Config,
+    superblock: Copies,
+    logs: Vec<Arc<LogFile>>,
+    names: Names,
+    scanned: Scanned,
+) -> Result<Mounted, StartError> {
+    let folder = env.disk.describe();
+    let core = core_of(env, config, superblock, &names, folder.clone());
+    let Scanned { facts, index, again, .. } = scanned;
+    let record = Record::Start(Start {
+        mount_seq: core.mount_seq,
+        nonce: core.nonce,
+        prev_nonce: scanned.nonce,
+        last_valid_seq: scanned.last_seq,
+        cut_file: scanned.cut_file,
+        cut_offset: scanned.cut_offset,
+    });
+    let mut records: Vec<Placed> = vec![(None, record)];
+    records.extend(again);
+    let need = records.iter().map(|(_, record)| record.len_bound() as u64).sum::<u64>()
+        + BATCH_OVERHEAD
+        + FIRST_BATCH
+        + BLOCK as u64;
+    let next = collect(&core, &names).await.map_err(io_error(&folder, "", "sort its files"))?;
+    let log = match first_file(&core, next, need).await {
+        Ok(log) => Arc::new(log),
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+            return Err(StartError::Full { folder, need });
+        }
+        Err(error) => return Err(io_error(&folder, "", "begin a file in it")(error)),
+    };
+    let name = in_use_name(log.number());
+    let seq = scanned.max_seq.max(scanned.last_seq) + 2;
+    let chain = Chain {
+        nonce: core.nonce,
+        seq,
+        prev_crc: scanned.last_crc,
+        durable_upto: scanned.last_seq,
+    };
+    for log in &logs {
+        if planted!("PB-D12") {
+            break;
+        }
+        let name = in_use_name(log.number());
+        log.file.sync().await.map_err(io_error(&folder, &name, "sync it"))?;
+    }
+    let encoded = encode(&place(&log, FIRST_BATCH), &chain, &records);
+    let written = if planted!("PB-D12") {
+        log.file.write_at(FIRST_BATCH, encoded.chunks).await
+    } else {
+        log.file.write_and_sync(FIRST_BATCH, encoded.chunks).await
+    };
+    written.map_err(io_error(&folder, &name, "write it"))?;
+    if core.superblock.lock().await.content().head == 0 {
+        let head = logs.first().map_or(log.number(), |log| log.number());
+        let mut superblock = core.superblock.lock().await;
+        let change = superblock.change(|content| content.head = head);
+        change.await.map_err(io_error(&folder, "", "write a superblock of it"))?;
+    }
+    let mut state = core.lock();
+    (state.facts, state.index) = (facts, index);
+    state.logs = logs.into_iter().map(|log| (log.number(), log)).collect();
+    state.logs.insert(log.number(), log.clone());
+    state.active = log.number();
+    take_in(&mut state, &log, &records);
+    state.check();
+    let limbo = core.superblock.try_lock().is_ok_and(|copies| copies.content().limbo_from > 0);
+    let mut recovered = state.facts.recovered(limbo);
+    recovered.damages = scanned.damages;
+    drop(state);
+    if !recovered.damages.is_empty() {
+        probe!("engine: started with damage");
+    }
+    let core = Arc::new(core);
+    let offset = FIRST_BATCH + encoded.len;
+    let writer = Writer::new(core.clone(), log, offset, seq, encoded.crc);
+    Ok(Mounted { core, writer, recovered })
+}
+
+/// Takes in the frames that were written again with START.
+fn take_in(state: &mut State, log: &LogFile, records: &[Placed]) {
+    for (at, (_, record)) in records.iter().enumerate() {
+        let Record::Frame(frame) = record else { continue };
+        state.facts.apply(frame, log.number());
+        if let Frame::Entry(entry) | Frame::Repair { entry, .. } = frame {
+            let slot = u32::try_from(at).expect("bounded by the batch");
+            let spot = Spot { file: log.number(), offset: FIRST_BATCH, slot };
+            state.index.insert(entry.ledger, entry.entry, spot, record.len_bound() as u64);
+        }
+        if let Frame::Trim { container, keep_from } = frame {
+            state.index.trim(*container, *keep_from);
+        }
+    }
+}
