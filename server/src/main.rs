@@ -2,6 +2,7 @@
 
 mod cli;
 mod exit;
+mod grpc;
 mod logging;
 mod os;
 
