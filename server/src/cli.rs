@@ -1,10 +1,13 @@
 //! The command line: what can be asked, and nothing about how it is done.
 
+pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod name;
 pub(crate) mod out;
+pub(crate) mod read;
 pub(crate) mod scope;
 pub(crate) mod stream;
+pub(crate) mod write;
 
 use crate::{logging, os};
 use clap::{Args, Parser, Subcommand};
@@ -31,6 +34,13 @@ pub(crate) enum Command {
     /// Create, look at and change streams.
     #[command(subcommand)]
     Stream(stream::Command),
+    /// Write the lines of a file or of stdin as events.
+    Write(write::Options),
+    /// Read events to stdout.
+    Read(read::Options),
+    /// Measure throughput and latency beside what disk and loopback can do.
+    #[command(subcommand)]
+    Bench(bench::Command),
     /// Print a shell's completions: source them in its start-up file.
     Completions(completions::Options),
 }
@@ -41,6 +51,9 @@ impl Command {
         match self {
             Self::Scope(command) => scope::run(command).await,
             Self::Stream(command) => stream::run(command).await,
+            Self::Write(options) => write::run(options).await,
+            Self::Read(options) => read::run(options).await,
+            Self::Bench(command) => bench::run(command).await,
             Self::Completions(options) => completions::run(&options),
         }
     }
