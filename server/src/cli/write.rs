@@ -1,7 +1,8 @@
 //! `thalweg write`: lines of a file or of stdin become events.
 //!
 //! An event is a line **with** its terminator: so no event is empty (some clients stall on an empty one), and a file
-//! comes back byte for byte. All lines have one routing key, hence one order, unless a field of each line gives the key.
+//! comes back byte for byte. All lines have one routing key, hence one order, unless a field of each line gives the
+//! key.
 
 mod pieces;
 

@@ -144,33 +144,38 @@ pub(super) fn run(options: &Options, runtime: &Runtime) -> anyhow::Result<()> {
 }
 
 const HEADING: &str = "\
- event  shape  block/window seg |  events/s (lowest–highest)           MB/s  raw  | p50 ms  p99 ms p99.9 ms | CPU µs/ev  flush/s   MB | bar";
+ event  shape  block/window seg |  events/s (lowest–highest)           MB/s   raw | p50 ms  p99 ms p99.9 ms \
+| CPU µs/ev  flush/s   MB | bar";
 
 impl Case {
     fn row(&self) -> String {
         let optional = |value: Option<f64>, digits: usize| {
             value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
         };
-        format!(
-            "{:>6} {:>6} {:>5}/{:<7}{:>3} | {:>9.0} ({:>9.0}–{:>9.0}) {:>9.1} {:>5.2} | {:>6.2} {:>7.2} {:>8.2} | {:>9} {:>8} {:>4} | {:.2}",
+        let load = format!(
+            "{:>6} {:>6} {:>5}/{:<7}{:>3}",
             self.event_bytes,
             format!("{:?}", self.shape).to_lowercase(),
             self.block_events,
             self.window_events,
             self.segments,
+        );
+        let rate = format!(
+            "{:>9.0} ({:>9.0}–{:>9.0}) {:>9.1} {:>5.2}",
             self.events_per_second,
             self.events_per_second_min,
             self.events_per_second_max,
             self.mb_per_second,
             self.ratio_to_raw,
-            self.p50_ms,
-            self.p99_ms,
-            self.p999_ms,
+        );
+        let times = format!("{:>6.2} {:>7.2} {:>8.2}", self.p50_ms, self.p99_ms, self.p999_ms);
+        let server = format!(
+            "{:>9} {:>8} {:>4}",
             optional(self.server_cpu_us_per_event, 3),
             optional(self.device_flushes_per_second, 0),
             optional(self.server_resident_mb, 0),
-            self.fraction_of_bar,
-        )
+        );
+        format!("{load} | {rate} | {times} | {server} | {:.2}", self.fraction_of_bar)
     }
 }
 
