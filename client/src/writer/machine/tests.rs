@@ -281,6 +281,8 @@ enum Act {
     Pump,
     /// The store handles what was sent, answers included.
     Serve,
+    /// The store handles the oldest command alone.
+    ServeOne,
     /// The store handles what was sent; the answers are lost with the connection.
     ServeAndCut,
     Cut,
@@ -291,7 +293,8 @@ fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         4 => (0_u8..4).prop_map(Act::Write),
         3 => Just(Act::Pump),
-        3 => Just(Act::Serve),
+        2 => Just(Act::Serve),
+        2 => Just(Act::ServeOne),
         1 => Just(Act::ServeAndCut),
         1 => Just(Act::Cut),
         1 => Just(Act::Seal),
@@ -336,8 +339,9 @@ impl Model {
         }
     }
 
-    fn serve(&mut self, answer: bool) {
-        for (connection, outgoing) in std::mem::take(&mut self.sent) {
+    fn serve(&mut self, most: usize, answer: bool) {
+        let most = most.min(self.sent.len());
+        for (connection, outgoing) in self.sent.drain(..most).collect::<Vec<_>>() {
             let reply = self.store.handle(&outgoing);
             if answer {
                 self.world.step(Input::Received { connection, reply });
@@ -372,6 +376,7 @@ impl Model {
                     Effect::Acked(submissions) => {
                         for submission in submissions {
                             assert!(self.acked.insert(submission), "acknowledged twice");
+                            assert!(self.has_stored(submission), "acknowledged, not stored");
                         }
                     }
                     Effect::Failed { .. } => panic!("nothing fails here"),
@@ -392,9 +397,10 @@ impl Model {
                 self.world.step(Input::Append { submission, hash, content });
             }
             Act::Pump => self.world.step(Input::Pump),
-            Act::Serve => self.serve(true),
+            Act::Serve => self.serve(usize::MAX, true),
+            Act::ServeOne => self.serve(1, true),
             Act::ServeAndCut => {
-                self.serve(false);
+                self.serve(usize::MAX, false);
                 self.cut();
             }
             Act::Cut => self.cut(),
@@ -403,6 +409,11 @@ impl Model {
         self.world.now = self.world.now.after(Duration::from_millis(300));
         self.world.step(Input::Tick);
         self.perform();
+    }
+
+    fn has_stored(&self, submission: u64) -> bool {
+        let mut events = self.store.stored.values().flat_map(|(_, events)| events.iter());
+        events.any(|event| event[1..] == submission.to_be_bytes())
     }
 
     /// The events of one key as a reader finds them: epoch after epoch.
