@@ -7,7 +7,7 @@
 //! Not here: buffering. One write is one append, acknowledged before the next.
 
 use crate::controller::CallError;
-use crate::link::{Link, within};
+use crate::link::Link;
 use crate::reader::segment::{Fetched, fetch};
 use crate::reader::{GroupError, segment_info};
 use crate::store::{Commands, Place, StoreError, Stores, stream_name};
@@ -250,7 +250,7 @@ impl ByteWriter {
             }
             .into()
         };
-        match self.ask(&link, request).await? {
+        match self.stores.ask_on(&link, &self.place, request).await? {
             Command::DataAppended(_) => {
                 self.number = number;
                 Ok(())
@@ -277,25 +277,11 @@ impl ByteWriter {
         let request = move |request_id| {
             SetupAppend { request_id, writer_id, segment, token: String::new() }.into()
         };
-        match self.ask(&link, request).await? {
+        match self.stores.ask_on(&link, &self.place, request).await? {
             Command::AppendSetup(setup) => Ok((link, setup.last_event_number)),
             Command::WrongHost(_) => Err(self.no_answer().into()),
             other => Err(refusal(&self.place.stream, &other)),
         }
-    }
-
-    async fn ask(
-        &self,
-        link: &Link<Commands>,
-        request: impl FnOnce(i64) -> Command + Send + 'static,
-    ) -> Result<Command, StoreError> {
-        let answer = link.send(Box::new(request)).map_err(|_| self.no_answer())?;
-        let limit = self.stores.config().request_timeout;
-        let reply = within(self.stores.env(), limit, answer.wait()).await;
-        reply.and_then(Result::ok).ok_or_else(|| {
-            link.end();
-            self.no_answer()
-        })
     }
 
     fn no_answer(&self) -> StoreError {

@@ -3,8 +3,11 @@
 use std::time::Duration;
 use thalweg_actor::network::Endpoint;
 
-/// An event's content, in bytes: larger ones are refused.
+/// An event's content, in bytes, that is written like any other. A larger one is slower: it waits for all events
+/// before it, and those behind it wait for it.
 pub const EVENT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// An event's content, in bytes: larger ones are refused.
+pub const LARGE_EVENT_BYTES_MAX: usize = 1024 * 1024 * 1024;
 
 /// How a client behaves. Change the controllers; the rest fits nearly everybody.
 #[derive(Clone, Debug)]

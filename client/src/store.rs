@@ -278,6 +278,22 @@ impl Stores {
         }
     }
 
+    /// Asks on a connection of one's own, which ends if there is no answer in time.
+    pub(crate) async fn ask_on(
+        &self,
+        link: &Link<Commands>,
+        place: &Place,
+        request: impl FnOnce(i64) -> Command + Send + 'static,
+    ) -> Result<Command, StoreError> {
+        let unknown = || StoreError::Unknown { endpoint: place.name().as_str().into() };
+        let answer = link.send(Box::new(request)).map_err(|_| unknown())?;
+        let reply = within(self.env(), self.config().request_timeout, answer.wait()).await;
+        reply.and_then(Result::ok).ok_or_else(|| {
+            link.end();
+            unknown()
+        })
+    }
+
     /// A connection to the node that serves `place` that nobody else uses.
     pub(crate) async fn own_link(&self, place: &Place) -> Result<Link<Commands>, StoreError> {
         let endpoint = self.locate(place).await?;

@@ -5,13 +5,14 @@
 //! meanwhile. An event whose receipt is an error is not in the stream, unless the error says that it may be. A
 //! writer that is dropped leaves events without a receipt in doubt: call [`EventWriter::flush`] first.
 //!
-//! Not here: what is decided (the machine), transactions, events beyond the limit of [`EVENT_BYTES_MAX`].
+//! Not here: what is decided (the machine), transactions.
 
 mod connection;
+mod large;
 pub mod machine;
 mod shell;
 
-use crate::config::EVENT_BYTES_MAX;
+use crate::config::{EVENT_BYTES_MAX, LARGE_EVENT_BYTES_MAX};
 use crate::store::Stores;
 use bytes::Bytes;
 use machine::{Content, Failure};
@@ -43,10 +44,12 @@ pub enum WriteError {
         stream: ScopedStream,
     },
     /// The event is too large: not stored.
-    #[error("event of {bytes} bytes exceeds the limit of {EVENT_BYTES_MAX}")]
+    #[error("event of {bytes} bytes exceeds the limit of {limit}")]
     TooLarge {
         /// Its length in bytes.
         bytes: usize,
+        /// The limit, that of an event or of a block of events.
+        limit: usize,
     },
     /// The writer, or the stream, went away before the answer: stored or not.
     #[error("the outcome of a write to stream {stream} is unknown")]
@@ -118,7 +121,10 @@ impl Window {
 pub struct EventWriter {
     mail: mpsc::UnboundedSender<Mail>,
     window: Arc<Window>,
+    stores: Stores,
     stream: ScopedStream,
+    /// Held while a large event is on its way: nothing overtakes it.
+    gate: tokio::sync::RwLock<()>,
     /// Where events without a routing key go: over the whole key space in turn.
     scatter: std::sync::Mutex<rand_pcg::Pcg64Mcg>,
 }
@@ -143,13 +149,14 @@ impl EventWriter {
         });
         let scatter = std::sync::Mutex::new(stores.env().entropy.stream("event scatter"));
         let env = stores.env().clone();
-        let shell = shell::Shell::new(stores, stream.clone(), mail.clone(), Arc::clone(&window));
+        let shell =
+            shell::Shell::new(stores.clone(), stream.clone(), mail.clone(), Arc::clone(&window));
         let _task = env.spawn.spawn("event writer", Box::pin(shell.run(inbox)));
-        Self { mail, window, stream, scatter }
+        Self { mail, window, stores, stream, gate: tokio::sync::RwLock::new(()), scatter }
     }
 
-    /// Writes `event` behind all earlier events with that routing key. Waits only while the window is full; the
-    /// receipt says when the event is durable.
+    /// Writes `event` behind all earlier events with that routing key. Waits only while the window is full, or for an
+    /// event over [`EVENT_BYTES_MAX`] to be durable; the receipt says when this one is.
     pub async fn write(&self, routing_key: &str, event: Bytes) -> Result<Receipt, WriteError> {
         let (sender, receiver) = oneshot::channel();
         self.submit(hash::route(routing_key), event, Some(sender)).await?;
@@ -177,11 +184,32 @@ impl EventWriter {
         done: Option<oneshot::Sender<Result<(), WriteError>>>,
     ) -> Result<(), WriteError> {
         if event.len() > EVENT_BYTES_MAX {
-            return Err(WriteError::TooLarge { bytes: event.len() });
+            return self.submit_large(hash, &event, done).await;
         }
+        let _no_large_event = self.gate.read().await;
         let bytes = window_bytes(EVENT_HEADER_BYTES + event.len());
         self.window.enter(1, bytes).await;
         self.post(Mail::Append { hash, content: Content::Event(event), bytes, events: 1, done })
+    }
+
+    async fn submit_large(
+        &self,
+        hash: f64,
+        event: &Bytes,
+        done: Option<oneshot::Sender<Result<(), WriteError>>>,
+    ) -> Result<(), WriteError> {
+        let (bytes, limit) = (event.len(), LARGE_EVENT_BYTES_MAX);
+        if bytes > limit {
+            return Err(WriteError::TooLarge { bytes, limit });
+        }
+        let _alone = self.gate.write().await;
+        self.flush().await?;
+        large::write(&self.stores, &self.stream, hash, event).await?;
+        if let Some(done) = done {
+            // Because: the receipt cannot have been dropped yet, the caller holds its other half.
+            let _received = done.send(Ok(()));
+        }
+        Ok(())
     }
 
     /// Writes `events` events that `data` holds with their headers, all with the routing key, in one append.
@@ -193,8 +221,10 @@ impl EventWriter {
         events: u32,
     ) -> Result<Receipt, WriteError> {
         if data.len() > EVENT_BYTES_MAX + EVENT_HEADER_BYTES {
-            return Err(WriteError::TooLarge { bytes: data.len() });
+            let limit = EVENT_BYTES_MAX + EVENT_HEADER_BYTES;
+            return Err(WriteError::TooLarge { bytes: data.len(), limit });
         }
+        let _no_large_event = self.gate.read().await;
         let bytes = window_bytes(data.len());
         self.window.enter(events, bytes).await;
         let (sender, receiver) = oneshot::channel();
