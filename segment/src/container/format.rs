@@ -117,6 +117,17 @@ impl Operation {
         }
     }
 
+    /// About how many bytes it takes in an entry, headers and payload.
+    pub(crate) fn bytes(&self) -> usize {
+        let headers = match self {
+            Self::Create { name, .. } => 32 + name.as_str().len(),
+            Self::Merge { sources, changes, .. } => 32 + 16 * sources.len() + 32 * changes.len(),
+            Self::Rows { header, .. } => 32 + header.len(),
+            _ => 64,
+        };
+        headers + self.payload_len() as usize
+    }
+
     /// May use the reserve of a full disk: it relieves it, or owes nothing to a client.
     pub(crate) fn is_exempt(&self) -> bool {
         matches!(

@@ -134,10 +134,11 @@ impl Segment {
         self.attributes.get(&id).copied().unwrap_or(NULL)
     }
 
-    pub(crate) fn extents(&self) -> Option<&Extents> {
+    /// The places of up to `len` bytes from `offset` on; none for a table.
+    pub(crate) fn places(&self, offset: i64, len: u32) -> Vec<Place> {
         match &self.content {
-            Content::Stream { extents, .. } => Some(extents),
-            Content::Table(_) => None,
+            Content::Stream { extents, .. } => extents.places(offset, len),
+            Content::Table(_) => Vec::new(),
         }
     }
 
@@ -145,7 +146,7 @@ impl Segment {
     fn lowest(&self) -> Option<Address> {
         match &self.content {
             Content::Stream { extents, .. } => extents.lowest(),
-            Content::Table(table) => table.lowest(),
+            Content::Table(table) => table.oldest(),
         }
     }
 
@@ -231,10 +232,7 @@ impl State {
                 self.append(*segment, *offset, *len, at)?;
                 let target = self.segment(*segment)?;
                 target.events = target.events.saturating_add(u64::from(*events));
-                match writer {
-                    Some(change) if !planted!("PB-S2") => target.change(*change),
-                    _ => Ok(()),
-                }
+                writer.map_or(Ok(()), |change| target.change(change))
             }
             Operation::Attribute { segment, change } => self.touch(*segment, at)?.change(*change),
             Operation::SetPolicy { segment, policy } => {
@@ -296,7 +294,13 @@ impl State {
             Kind::Stream { policy, rollover_bytes } => {
                 Content::Stream { extents: Extents::default(), policy, rollover_bytes }
             }
-            Kind::Table { key_length } => Content::Table(Box::new(Table::new(key_length))),
+            Kind::Table { key_length } => {
+                let table = Table::new(key_length).map_err(|error| Mismatch::Table {
+                    name: name.clone(),
+                    reason: error.to_string(),
+                })?;
+                Content::Table(Box::new(table))
+            }
         };
         self.next_segment = key.0 + 1;
         self.names.insert(name.clone(), key);
@@ -418,11 +422,13 @@ impl State {
         let Content::Table(table) = &mut segment.content else {
             return Err(impossible);
         };
-        table.apply(header, payload).map_err(|error| Mismatch::Table {
+        table.apply_rows(header, payload).map_err(|error| Mismatch::Table {
             name: segment.name.clone(),
             reason: error.to_string(),
         })?;
-        segment.length = table.length();
+        let info = table.info();
+        segment.start = info.start;
+        segment.length = info.length;
         Ok(())
     }
 
@@ -446,7 +452,7 @@ impl State {
             {
                 return Err(segment.impossible("this state"));
             }
-            if let Some(extents) = segment.extents() {
+            if let Content::Stream { extents, .. } = &segment.content {
                 extents.verify(segment.start, segment.length).map_err(|reason| {
                     Mismatch::Extents { name: segment.name.clone(), reason }
                 })?;
