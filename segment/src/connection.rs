@@ -21,6 +21,7 @@ mod receive;
 mod tests;
 
 use crate::request::{ConnectionId, Replies, Request, What, replies};
+pub(crate) use input::target;
 use input::{Ending, Input};
 use notice::Notices;
 use output::Written;

@@ -13,7 +13,7 @@ mod shell;
 mod tests;
 
 use crate::cache::Cache;
-use crate::connection::{Connections, Containers, SubmitError};
+use crate::connection::{Connections, Containers, SubmitError, target};
 use crate::container::{RecoveryError, Replayed, Tuning};
 use crate::request::{ConnectionId, Outgoing, Request, What, replies};
 use shell::Shell;
@@ -192,7 +192,7 @@ impl SegmentStore {
     pub async fn call(&self, command: Command) -> Option<Command> {
         let connection = ConnectionId(self.next_caller.fetch_add(1, Ordering::Relaxed));
         let (replies, mut outbox) = replies();
-        let to = self.container(command.segment()?);
+        let to = self.container(target(&command)?.1);
         let keeps_something =
             matches!(command, Command::SetupAppend(_) | Command::CreateTransientSegment(_));
         let is_read = matches!(command, Command::ReadSegment(_));

@@ -230,7 +230,7 @@ async fn forward(command: Command, session: &mut Session) -> Result<(), InputErr
 }
 
 /// The request's id, and the segment whose container serves it.
-fn target(command: &Command) -> Option<(i64, &SegmentName)> {
+pub(crate) fn target(command: &Command) -> Option<(i64, &SegmentName)> {
     macro_rules! either {
         ($($name:ident => $segment:ident,)*) => {
             match command {

@@ -8,7 +8,7 @@ use thalweg_actor::probe;
 use thalweg_types::name::SegmentName;
 use thalweg_wire::segment::{
     CODE_ILLEGAL_ARGUMENT, CreateSegment, CreateTransientSegment, DeleteSegment, ErrorMessage,
-    GetSegmentAttribute, GetStreamSegmentInfo, LocateOffset, NULL, NoSuchSegment, OffsetLocated,
+    GetSegmentAttribute, GetStreamSegmentInfo, LocateOffset, NoSuchSegment, OffsetLocated,
     OperationUnsupported, SealSegment, SegmentAlreadyExists, SegmentAttribute,
     SegmentAttributeUpdated, SegmentCreated, SegmentDeleted, SegmentIsSealed, SegmentIsTruncated,
     SegmentPolicyUpdated, SegmentSealed, SegmentTruncated, StreamSegmentInfo, TruncateSegment,
@@ -283,11 +283,5 @@ impl Container {
                 self.delete(key, effects);
             }
         }
-    }
-
-    /// An attribute's value that a change must start from; for tests of what is there.
-    #[cfg(test)]
-    pub(super) fn attribute_of(&self, name: &SegmentName, id: u128) -> i64 {
-        self.state.find(name).map_or(NULL, |(_, segment)| segment.attribute(id))
     }
 }

@@ -56,11 +56,15 @@ impl Source {
                 None => self.entry(place.address).await,
             };
             let fault = match payload {
-                Ok(payload) if filling.take(index, place, payload) => continue,
-                Ok(_) => ReadError::Unknown {
-                    address: place.address,
-                    reason: "the entry is shorter than what it should hold".into(),
-                },
+                Ok(payload) => {
+                    if filling.take(index, place, payload) {
+                        continue;
+                    }
+                    ReadError::Unknown {
+                        address: place.address,
+                        reason: "the entry is shorter than what it should hold".into(),
+                    }
+                }
                 Err(fault) => fault,
             };
             tracing::error!(container = %self.container, %fault, "bytes cannot be read");
