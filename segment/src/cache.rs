@@ -28,9 +28,11 @@ impl Payloads {
     /// The payload that `chunks` make up, one behind the other.
     pub fn new(chunks: &[Bytes]) -> Self {
         let len: usize = chunks.iter().map(Bytes::len).sum();
-        if chunks.len() > 1 && len / chunks.len() < CHUNK_BYTES_MIN || chunks.len() == 1 && len < CHUNK_BYTES_MIN {
+        if len < CHUNK_BYTES_MIN * chunks.len() {
             let mut whole = BytesMut::with_capacity(len);
-            chunks.iter().for_each(|chunk| whole.extend_from_slice(chunk));
+            for chunk in chunks {
+                whole.extend_from_slice(chunk);
+            }
             return Self { chunks: Arc::from([whole.freeze()]), len };
         }
         Self { chunks: chunks.into(), len }
@@ -77,7 +79,7 @@ struct Slot {
 
 #[derive(Debug, Default)]
 struct Slots {
-    slots: BTreeMap<Key, Slot>,
+    by_key: BTreeMap<Key, Slot>,
     /// Keys in the order in which they come up for eviction; some may be gone.
     queue: VecDeque<Key>,
     bytes: usize,
@@ -109,21 +111,21 @@ impl Cache {
         }
         let key = (container, address);
         let mut slots = self.slots();
-        if slots.slots.insert(key, Slot { payload, was_read: false }).is_some() {
+        if slots.by_key.insert(key, Slot { payload, was_read: false }).is_some() {
             return;
         }
         slots.bytes += cost;
         slots.queue.push_back(key);
         while slots.bytes > self.bytes_max {
             let Some(oldest) = slots.queue.pop_front() else { break };
-            let Some(slot) = slots.slots.get_mut(&oldest) else { continue };
+            let Some(slot) = slots.by_key.get_mut(&oldest) else { continue };
             if std::mem::take(&mut slot.was_read) {
                 slots.queue.push_back(oldest);
                 continue;
             }
             probe!("cache: evicted");
             let cost = slot.payload.len() + OVERHEAD_BYTES;
-            slots.slots.remove(&oldest);
+            slots.by_key.remove(&oldest);
             slots.bytes -= cost;
         }
     }
@@ -133,12 +135,12 @@ impl Cache {
         let mut slots = self.slots();
         if planted!("PB-S6") && slots.bytes * 2 > self.bytes_max {
             // The planted bug: under pressure the container is not looked at.
-            let mut same = slots.slots.iter().filter(|((_, at), _)| at.entry == address.entry);
+            let mut same = slots.by_key.iter().filter(|((_, at), _)| at.entry == address.entry);
             if let Some((_, slot)) = same.next() {
                 return Some(slot.payload.clone());
             }
         }
-        let slot = slots.slots.get_mut(&(container, address))?;
+        let slot = slots.by_key.get_mut(&(container, address))?;
         slot.was_read = true;
         Some(slot.payload.clone())
     }

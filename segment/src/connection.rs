@@ -84,7 +84,7 @@ impl Connections {
         Self::with(env.clock.clone(), env.spawn.clone(), containers)
     }
 
-    fn with(
+    pub(crate) fn with(
         clock: Arc<dyn Clock>,
         spawn: Arc<dyn Spawn>,
         containers: Arc<dyn Containers>,

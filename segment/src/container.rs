@@ -293,7 +293,7 @@ impl Container {
         let Request { connection, replies, what } = request;
         match what {
             What::ConnectionClosed => self.connection_closed(connection, effects),
-            What::Append(append) => self.append(connection, &replies, append, effects),
+            What::Append(append) => self.append(connection, &replies, &append, effects),
             What::Command(_) if self.writers.is_closing(connection) => {}
             What::Command(command) => self.command(connection, &replies, command, effects),
         }

@@ -21,8 +21,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use thalweg_actor::BoxFuture;
+use thalweg_actor::clock::Clock;
 use thalweg_actor::env::Env;
 use thalweg_actor::network::Listener;
+use thalweg_actor::spawn::Spawn;
 use thalweg_log::ledger::{Logs, OpenError, ReadError};
 use thalweg_types::id::ContainerId;
 use thalweg_types::limits::{CONTAINER_IN_FLIGHT_BYTES_MAX, CONTAINERS};
@@ -49,11 +51,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            containers: CONTAINERS,
-            cache_bytes: 256 * 1024 * 1024,
-            tuning: Tuning::default(),
-        }
+        Self { containers: CONTAINERS, cache_bytes: 256 * 1024 * 1024, tuning: Tuning::default() }
     }
 }
 
@@ -131,7 +129,8 @@ struct Handle {
 
 /// The containers of this process. Share it in an [`Arc`].
 pub struct SegmentStore {
-    env: Env,
+    clock: Arc<dyn Clock>,
+    spawn: Arc<dyn Spawn>,
     containers: Vec<Handle>,
     cache: Arc<Cache>,
     stop: watch::Sender<bool>,
@@ -142,11 +141,20 @@ impl SegmentStore {
     /// Opens and recovers every container, concurrently. An error of one is the store's; what the others did is
     /// undone by the next start.
     pub async fn start(
-        env: Env,
+        env: &Env,
         logs: Arc<dyn Logs>,
         config: Config,
     ) -> Result<(Arc<Self>, StartReport), StartError> {
-        let began = env.clock.now();
+        Self::start_on(Arc::clone(&env.clock), Arc::clone(&env.spawn), logs, config).await
+    }
+
+    async fn start_on(
+        clock: Arc<dyn Clock>,
+        spawn: Arc<dyn Spawn>,
+        logs: Arc<dyn Logs>,
+        config: Config,
+    ) -> Result<(Arc<Self>, StartReport), StartError> {
+        let began = clock.now();
         let cache = Arc::new(Cache::new(config.cache_bytes));
         let stop = watch::Sender::new(false);
         let mut containers = Vec::new();
@@ -157,7 +165,8 @@ impl SegmentStore {
             let (report, health) = watch::channel(Health::default());
             let (started, start) = oneshot::channel();
             let shell = Shell {
-                env: env.clone(),
+                clock: Arc::clone(&clock),
+                spawn: Arc::clone(&spawn),
                 logs: Arc::clone(&logs),
                 cache: Arc::clone(&cache),
                 container,
@@ -167,7 +176,7 @@ impl SegmentStore {
                 health: report,
                 stop: stop.subscribe(),
             };
-            env.spawn.spawn("segment container", Box::pin(shell.run(started)));
+            spawn.spawn("segment container", Box::pin(shell.run(started)));
             containers.push(Handle { queue, room, health });
             starts.push((container, start));
         }
@@ -177,9 +186,9 @@ impl SegmentStore {
             let gone = |_| StartError::Stopped { container, reason: reason.into() };
             report.containers.push(start.await.map_err(gone)??);
         }
-        report.took = env.clock.now().since(began);
+        report.took = clock.now().since(began);
         let next_caller = AtomicU64::new(FIRST_CALLER);
-        Ok((Arc::new(Self { env, containers, cache, stop, next_caller }), report))
+        Ok((Arc::new(Self { clock, spawn, containers, cache, stop, next_caller }), report))
     }
 
     /// The container of a segment.
@@ -250,14 +259,15 @@ impl SegmentStore {
 
     /// The connections of this store: a listener may be given to them. They end with [`Connections::stop`].
     pub fn connections(self: &Arc<Self>) -> Arc<Connections> {
-        Connections::new(&self.env, Arc::clone(self) as Arc<dyn Containers>)
+        let containers = Arc::clone(self) as Arc<dyn Containers>;
+        Connections::with(Arc::clone(&self.clock), Arc::clone(&self.spawn), containers)
     }
 
     /// Accepts connections at `listener` until the returned connections are stopped.
     pub fn serve(self: &Arc<Self>, listener: Box<dyn Listener>) -> Arc<Connections> {
         let connections = self.connections();
         let listen = Arc::clone(&connections).listen(listener);
-        self.env.spawn.spawn("segment listener", Box::pin(listen));
+        self.spawn.spawn("segment listener", Box::pin(listen));
         connections
     }
 

@@ -116,9 +116,7 @@ impl MemoryLogs {
 
     /// Entries appended and not committed.
     pub fn uncommitted(&self, container: ContainerId) -> u64 {
-        self.with(container, |log| {
-            log.next.0 - log.committed().map_or(0, |entry| entry.0 + 1)
-        })
+        self.with(container, |log| log.next.0 - log.committed().map_or(0, |entry| entry.0 + 1))
     }
 
     /// Says why appends make no progress, or that they do again.
@@ -169,9 +167,8 @@ impl MemoryLogs {
             .iter()
             .map(|(container, log)| {
                 let last = log.committed();
-                let kept = |address: &Address| {
-                    address.epoch < log.epoch || Some(address.entry) <= last
-                };
+                let kept =
+                    |address: &Address| address.epoch < log.epoch || Some(address.entry) <= last;
                 let entries = log
                     .entries
                     .iter()

@@ -15,7 +15,11 @@ pub(super) const APPEND_BYTES_MAX: usize = ENTRY_BYTES_MAX - 1024;
 
 /// What becomes of an append.
 enum Verdict {
-    Store { segment: SegmentKey, offset: i64, change: Change },
+    Store {
+        segment: SegmentKey,
+        offset: i64,
+        change: Change,
+    },
     Refuse(Refusal),
     /// Not stored, and the connection ends without an answer.
     Close(&'static str),
@@ -41,19 +45,22 @@ impl Container {
         let position = segment.attribute(asked.writer_id.0);
         let name = segment.name.clone();
         self.writers.set_up(connection, replies, asked.writer_id, (key, &name), position);
-        self.answer(replies, AppendSetup {
-            request_id,
-            segment: asked.segment.clone(),
-            writer_id: asked.writer_id,
-            last_event_number: position,
-        });
+        self.answer(
+            replies,
+            AppendSetup {
+                request_id,
+                segment: asked.segment.clone(),
+                writer_id: asked.writer_id,
+                last_event_number: position,
+            },
+        );
     }
 
     pub(super) fn append(
         &mut self,
         connection: ConnectionId,
         replies: &Replies,
-        append: Append,
+        append: &Append,
         effects: &mut Effects,
     ) {
         let bytes = append.data.len();
@@ -61,7 +68,7 @@ impl Container {
             effects.push(Effect::Settle { replies: replies.clone(), bytes });
             return;
         }
-        let Some((session, verdict)) = self.judge(connection, &append) else {
+        let Some((session, verdict)) = self.judge(connection, append) else {
             effects.push(Effect::Settle { replies: replies.clone(), bytes });
             return self.close(connection, replies, "an append without SetupAppend");
         };
@@ -74,7 +81,7 @@ impl Container {
             }
             Verdict::Refuse(refusal) => {
                 if planted!("PB-S10") && refusal == Refusal::Position {
-                    self.store_part(&append, effects);
+                    self.store_part(append, effects);
                 }
                 self.pend(Pending::Refuse { session, refusal, number, request_id, bytes });
                 if refusal == Refusal::Position {
@@ -90,11 +97,7 @@ impl Container {
     }
 
     /// Decides on an append and moves its session accordingly. `None`: no such session.
-    fn judge(
-        &mut self,
-        connection: ConnectionId,
-        append: &Append,
-    ) -> Option<(SessionId, Verdict)> {
+    fn judge(&mut self, connection: ConnectionId, append: &Append) -> Option<(SessionId, Verdict)> {
         let number = append.event_number;
         let (id, session) = self.writers.find(connection, append.writer, &append.segment)?;
         if let Some(refusal) = session.broken {
@@ -103,8 +106,10 @@ impl Container {
             return Some((id, Verdict::Refuse(refusal)));
         }
         let segment = self.state.segments.get(&session.segment);
+        // Sealed from where the seal is sequenced, not from where it is committed.
+        let is_told = || self.tails.get(&session.segment).is_some_and(|tail| tail.is_sealed);
         let is_sealed = segment.is_some_and(|segment| segment.sealed)
-            && !(planted!("PB-S11") && !self.tails[&session.segment].is_sealed)
+            && (!planted!("PB-S11") || is_told())
             || session.parent.as_ref().is_some_and(|parent| {
                 self.state.find(parent).is_some_and(|(_, parent)| parent.sealed)
             });
@@ -121,8 +126,8 @@ impl Container {
             return Some((id, Verdict::Close("an append beyond the limit of one entry")));
         }
         session.begin();
-        let has_other_length = append.expected_offset.is_some_and(|at| at != segment.length)
-            && !planted!("PB-S1");
+        let has_other_length =
+            append.expected_offset.is_some_and(|at| at != segment.length) && !planted!("PB-S1");
         let is_conditional = append.expected_offset.is_some();
         if session.failed > 0 && !is_conditional
             || session.failed == 0 && segment.attribute(append.writer.0) != session.prev
@@ -136,8 +141,7 @@ impl Container {
         }
         let change = Change::of_writer(append.writer, session.prev, number);
         session.prev = number;
-        let verdict =
-            Verdict::Store { segment: session.segment, offset: segment.length, change };
+        let verdict = Verdict::Store { segment: session.segment, offset: segment.length, change };
         Some((id, verdict))
     }
 
@@ -146,7 +150,7 @@ impl Container {
         segment: SegmentKey,
         offset: i64,
         change: Change,
-        append: Append,
+        append: &Append,
         effects: &mut Effects,
     ) {
         let len = u32::try_from(append.data.len()).expect("bounded by an entry");

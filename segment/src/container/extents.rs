@@ -109,6 +109,7 @@ impl Extents {
     }
 
     /// How many runs there are.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
@@ -184,7 +185,8 @@ mod tests {
 
     #[test]
     fn appends_that_lie_together_become_one_run() {
-        let extents = extents(&[(0, place(1, 0, 10)), (10, place(1, 10, 5)), (15, place(1, 20, 5))]);
+        let extents =
+            extents(&[(0, place(1, 0, 10)), (10, place(1, 10, 5)), (15, place(1, 20, 5))]);
         assert_eq!(extents.len(), 2);
         assert_eq!(extents.places(8, 100), [place(1, 8, 7), place(1, 20, 5)]);
         assert_eq!(extents.verify(0, 20), Ok(()));

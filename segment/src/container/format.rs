@@ -35,14 +35,9 @@ pub(crate) struct Policy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Bytes, one behind the other.
-    Stream {
-        policy: Policy,
-        rollover_bytes: i64,
-    },
+    Stream { policy: Policy, rollover_bytes: i64 },
     /// A table whose keys have `key_length` bytes each, or any length if it is 0.
-    Table {
-        key_length: i32,
-    },
+    Table { key_length: i32 },
 }
 
 /// The step of an attribute from one value to another; `i64::MIN` is absent.
@@ -72,23 +67,60 @@ pub(crate) struct Source {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
     /// A new owner begins.
-    OwnerStart { epoch: Epoch },
+    OwnerStart {
+        epoch: Epoch,
+    },
     /// Nothing: a barrier.
     NoOp,
-    Create { segment: SegmentKey, name: SegmentName, kind: Kind },
+    Create {
+        segment: SegmentKey,
+        name: SegmentName,
+        kind: Kind,
+    },
     /// `len` bytes of payload go behind `offset`, and `writer` moves in the same step.
-    Append { segment: SegmentKey, offset: i64, len: u32, events: u32, writer: Option<Change> },
-    Attribute { segment: SegmentKey, change: Change },
-    SetPolicy { segment: SegmentKey, policy: Policy },
-    Seal { segment: SegmentKey },
-    Truncate { segment: SegmentKey, start: i64 },
-    Delete { segment: SegmentKey },
+    Append {
+        segment: SegmentKey,
+        offset: i64,
+        len: u32,
+        events: u32,
+        writer: Option<Change>,
+    },
+    Attribute {
+        segment: SegmentKey,
+        change: Change,
+    },
+    SetPolicy {
+        segment: SegmentKey,
+        policy: Policy,
+    },
+    Seal {
+        segment: SegmentKey,
+    },
+    Truncate {
+        segment: SegmentKey,
+        start: i64,
+    },
+    Delete {
+        segment: SegmentKey,
+    },
     /// All bytes of `sources`, in order, go behind `offset` of `target`; the sources end.
-    Merge { target: SegmentKey, offset: i64, sources: Vec<Source>, changes: Vec<Change> },
+    Merge {
+        target: SegmentKey,
+        offset: i64,
+        sources: Vec<Source>,
+        changes: Vec<Change>,
+    },
     /// Rows of a table in the table's own format, with `len` bytes of values as payload.
-    Rows { segment: SegmentKey, offset: i64, len: u32, header: Bytes },
+    Rows {
+        segment: SegmentKey,
+        offset: i64,
+        len: u32,
+        header: Bytes,
+    },
     /// A part of a snapshot; the payload says the rest.
-    Snapshot { len: u32 },
+    Snapshot {
+        len: u32,
+    },
 }
 
 const OWNER_START: u8 = 1;
@@ -336,11 +368,6 @@ impl Headers {
     pub(crate) fn push(&mut self, operation: &Operation) {
         operation.encode(&mut self.bytes);
         self.count += 1;
-    }
-
-    /// How many operations there are.
-    pub(crate) fn count(&self) -> u32 {
-        self.count
     }
 
     /// Length in bytes so far.

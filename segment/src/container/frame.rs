@@ -13,14 +13,36 @@ use crate::place::Place;
 /// An answer that waits until it is a committed fact.
 #[derive(Debug)]
 pub(super) enum Pending {
-    Reply { replies: Replies, command: Command },
-    Close { replies: Replies, reason: &'static str },
+    Reply {
+        replies: Replies,
+        command: Command,
+    },
+    Close {
+        replies: Replies,
+        reason: &'static str,
+    },
     /// An append is stored: acknowledge it, alone or with later ones.
-    Ack { session: SessionId, number: i64, request_id: i64, length: i64, bytes: usize },
+    Ack {
+        session: SessionId,
+        number: i64,
+        request_id: i64,
+        length: i64,
+        bytes: usize,
+    },
     /// An append is not stored.
-    Refuse { session: SessionId, refusal: Refusal, number: i64, request_id: i64, bytes: usize },
+    Refuse {
+        session: SessionId,
+        refusal: Refusal,
+        number: i64,
+        request_id: i64,
+        bytes: usize,
+    },
     /// An answer that lacks bytes.
-    Load { replies: Replies, reply: Command, places: Vec<(usize, Place)> },
+    Load {
+        replies: Replies,
+        reply: Command,
+        places: Vec<(usize, Place)>,
+    },
 }
 
 /// What readers may see of a segment once the frame is committed.

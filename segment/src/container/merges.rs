@@ -104,8 +104,7 @@ impl Container {
         let mut changes = Vec::with_capacity(updates.len());
         for update in updates {
             let attribute = update.attribute_id;
-            let from =
-                *values.entry(attribute).or_insert_with(|| segment.attribute(attribute));
+            let from = *values.entry(attribute).or_insert_with(|| segment.attribute(attribute));
             let holds = match update.kind {
                 REPLACE => true,
                 REPLACE_IF_EQUALS => from == update.old_value,
@@ -176,7 +175,9 @@ impl Container {
         let ended: Vec<_> = sources.iter().map(|source| source.segment).collect();
         if self.log(&Operation::Merge { target, offset, sources, changes }, [], effects) {
             self.advance(target);
-            ended.into_iter().for_each(|key| self.end_segment(key));
+            for key in ended {
+                self.end_segment(key);
+            }
         }
     }
 }

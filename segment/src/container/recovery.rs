@@ -62,7 +62,9 @@ pub enum RecoveryError {
         reason: String,
     },
     /// The log begins behind the end of what the snapshots cover.
-    #[error("the log begins at {keep_from}, and no snapshot that can be read covers what came before")]
+    #[error(
+        "the log begins at {keep_from}, and no snapshot that can be read covers what came before"
+    )]
     Uncovered {
         /// Where the log begins.
         keep_from: Address,
@@ -96,35 +98,35 @@ pub(crate) struct Parts {
     pointer: SnapshotPointer,
     body: BytesMut,
     read: u32,
-    parts: u32,
+    count: u32,
 }
 
 impl Parts {
     pub(crate) fn new(pointer: SnapshotPointer) -> Self {
-        Self { pointer, body: BytesMut::new(), read: 0, parts: 1 }
+        Self { pointer, body: BytesMut::new(), read: 0, count: 1 }
     }
 
     /// The entry that holds the next part; `None` when all are there.
     pub(crate) fn next(&self) -> Option<Address> {
         let at = self.pointer.at;
         let entry = EntryId(at.entry.0 + u64::from(self.read));
-        (self.read < self.parts).then_some(Address::new(at.epoch, entry))
+        (self.read < self.count).then_some(Address::new(at.epoch, entry))
     }
 
-    fn fault(&self, reason: impl ToString) -> RecoveryError {
+    fn fault(&self, reason: &impl ToString) -> RecoveryError {
         RecoveryError::Snapshot { address: self.pointer.at, reason: reason.to_string() }
     }
 
     /// Adds the payload of that entry.
     pub(crate) fn push(&mut self, payload: &Bytes) -> Result<(), RecoveryError> {
-        let part = snapshot::decode_part(payload).map_err(|fault| self.fault(fault))?;
-        if part.part != self.read
-            || (self.read > 0 && part.parts != self.parts)
+        let part = snapshot::decode_part(payload).map_err(|fault| self.fault(&fault))?;
+        if part.index != self.read
+            || (self.read > 0 && part.count != self.count)
             || part.covers != self.pointer.covers
         {
-            return Err(self.fault("its parts do not belong together"));
+            return Err(self.fault(&"its parts do not belong together"));
         }
-        self.parts = part.parts;
+        self.count = part.count;
         self.read += 1;
         self.body.extend_from_slice(&part.body);
         Ok(())
@@ -138,13 +140,13 @@ impl Recovery {
     }
 
     /// From a snapshot, all of whose parts were read. `keep_from` is where the log begins.
-    pub(crate) fn from_parts(parts: Parts, keep_from: Address) -> Result<Self, RecoveryError> {
+    pub(crate) fn from_parts(parts: &Parts, keep_from: Address) -> Result<Self, RecoveryError> {
         let covered = parts.pointer.covers;
         if keep_from > covered.map_or(Address::default(), behind) {
             return Err(RecoveryError::Uncovered { keep_from });
         }
         let body = parts.body.clone().freeze();
-        let state = snapshot::decode_state(body).map_err(|fault| parts.fault(fault))?;
+        let state = snapshot::decode_state(body).map_err(|fault| parts.fault(&fault))?;
         let wall = state.segments.values().map(|segment| segment.modified).max().unwrap_or(0);
         let replayed = Replayed { from_snapshot: true, ..Replayed::default() };
         Ok(Self { state, covered, replayed, wall })
@@ -192,6 +194,7 @@ impl Recovery {
     }
 
     /// A number that two equal states share.
+    #[cfg(test)]
     pub(crate) fn state_hash(&self) -> u64 {
         snapshot::state_hash(&self.state)
     }
@@ -220,12 +223,8 @@ impl Container {
             .iter()
             .map(|(key, segment)| (*key, Tail::new(segment.length, segment.sealed)))
             .collect();
-        let retention = Retention::new(
-            start.snapshots,
-            start.keep_from,
-            replayed.entries,
-            replayed.bytes,
-        );
+        let retention =
+            Retention::new(start.snapshots, start.keep_from, replayed.entries, replayed.bytes);
         let mut container = Self {
             tuning: start.tuning,
             epoch: start.epoch,
@@ -262,6 +261,7 @@ impl Container {
     }
 
     /// A number that two equal states share.
+    #[cfg(test)]
     pub(crate) fn state_hash(&self) -> u64 {
         snapshot::state_hash(&self.state)
     }
@@ -271,4 +271,3 @@ impl Container {
         self.state.segments.len()
     }
 }
-

@@ -49,7 +49,8 @@ impl Container {
                     self.writers.acknowledge(session, number, request_id, length, bytes);
                 }
                 Pending::Refuse { session, refusal, number, request_id, bytes } => {
-                    let replies = self.writers.refuse(session, refusal, number, request_id, effects);
+                    let replies =
+                        self.writers.refuse(session, refusal, number, request_id, effects);
                     effects.push(Effect::Settle { replies, bytes });
                 }
                 Pending::Load { replies, reply, places } => {

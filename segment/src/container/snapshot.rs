@@ -30,8 +30,8 @@ const TABLE: u8 = 1;
 /// One part of a snapshot as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Part {
-    pub(crate) part: u32,
-    pub(crate) parts: u32,
+    pub(crate) index: u32,
+    pub(crate) count: u32,
     pub(crate) covers: Option<Address>,
     pub(crate) body: Bytes,
 }
@@ -77,8 +77,8 @@ pub(crate) fn decode_part(bytes: &Bytes) -> Result<Part, FormatError> {
         return Err(FormatError::Value { field: "snapshot version", value: version.into() });
     }
     reader.u16("snapshot flags")?;
-    let part = reader.u32("snapshot part")?;
-    let parts = reader.u32("snapshot parts")?;
+    let index = reader.u32("snapshot part")?;
+    let count = reader.u32("snapshot parts")?;
     let covers = reader.bool("snapshot covers")?;
     let address = reader.address("snapshot covers")?;
     let len = reader.u32("snapshot length")? as usize;
@@ -89,10 +89,10 @@ pub(crate) fn decode_part(bytes: &Bytes) -> Result<Part, FormatError> {
     if stored != computed {
         return Err(FormatError::Checksum { what: "snapshot", stored, computed });
     }
-    if part >= parts {
-        return Err(FormatError::Value { field: "snapshot part", value: part.into() });
+    if index >= count {
+        return Err(FormatError::Value { field: "snapshot part", value: index.into() });
     }
-    Ok(Part { part, parts, covers: covers.then_some(address), body })
+    Ok(Part { index, count, covers: covers.then_some(address), body })
 }
 
 /// The state as bytes: the same state gives the same bytes.
@@ -204,6 +204,7 @@ fn take_segment(reader: &mut Reader) -> Result<Segment, FormatError> {
 }
 
 /// A number that two equal states share, and two different ones practically never.
+#[cfg(test)]
 pub(crate) fn state_hash(state: &State) -> u64 {
     thalweg_types::hash::murmur3(&encode_state(state), 0)
 }

@@ -256,11 +256,12 @@ impl State {
                 changes.iter().try_for_each(|change| target.change(*change))
             }
             Operation::Rows { segment, offset, len, header } => {
-                self.rows(*segment, *offset, header, Place {
-                    address: at.address,
-                    position: at.position,
-                    len: *len,
-                })?;
+                self.rows(
+                    *segment,
+                    *offset,
+                    header,
+                    Place { address: at.address, position: at.position, len: *len },
+                )?;
                 self.touch(*segment, at).map(drop)
             }
         }
@@ -304,26 +305,23 @@ impl State {
         };
         self.next_segment = key.0 + 1;
         self.names.insert(name.clone(), key);
-        self.segments.insert(key, Segment {
-            name: name.clone(),
-            start: 0,
-            length: 0,
-            sealed: false,
-            modified: at.wall,
-            events: 0,
-            attributes: BTreeMap::new(),
-            content,
-        });
+        self.segments.insert(
+            key,
+            Segment {
+                name: name.clone(),
+                start: 0,
+                length: 0,
+                sealed: false,
+                modified: at.wall,
+                events: 0,
+                attributes: BTreeMap::new(),
+                content,
+            },
+        );
         Ok(())
     }
 
-    fn append(
-        &mut self,
-        key: SegmentKey,
-        offset: i64,
-        len: u32,
-        at: At,
-    ) -> Result<(), Mismatch> {
+    fn append(&mut self, key: SegmentKey, offset: i64, len: u32, at: At) -> Result<(), Mismatch> {
         let segment = self.touch(key, at)?;
         segment.at_length("an append stands", offset)?;
         let impossible = segment.impossible("an append");
@@ -359,8 +357,7 @@ impl State {
     }
 
     fn delete(&mut self, key: SegmentKey) -> Result<Segment, Mismatch> {
-        let segment =
-            self.segments.remove(&key).ok_or(Mismatch::NoSegment { segment: key.0 })?;
+        let segment = self.segments.remove(&key).ok_or(Mismatch::NoSegment { segment: key.0 })?;
         self.names.remove(&segment.name);
         Ok(segment)
     }
@@ -453,9 +450,9 @@ impl State {
                 return Err(segment.impossible("this state"));
             }
             if let Content::Stream { extents, .. } = &segment.content {
-                extents.verify(segment.start, segment.length).map_err(|reason| {
-                    Mismatch::Extents { name: segment.name.clone(), reason }
-                })?;
+                extents
+                    .verify(segment.start, segment.length)
+                    .map_err(|reason| Mismatch::Extents { name: segment.name.clone(), reason })?;
             }
         }
         Ok(())

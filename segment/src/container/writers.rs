@@ -258,8 +258,7 @@ impl Writers {
             request_id: ack.request_id,
             current_segment_write_offset: ack.length,
         };
-        effects
-            .push(Effect::Reply { replies: session.replies.clone(), command: command.into() });
+        effects.push(Effect::Reply { replies: session.replies.clone(), command: command.into() });
     }
 
     /// Sends what is to be acknowledged: once for each session.

@@ -9,8 +9,8 @@ use thalweg_actor::probe;
 use thalweg_log::ledger::{Ledger, ReadError};
 use thalweg_types::id::{Address, ContainerId};
 use thalweg_wire::segment::{
-    CODE_UNSPECIFIED, Command, ErrorMessage, SegmentRead, TableEntriesDeltaRead,
-    TableEntriesRead, TableRead,
+    CODE_UNSPECIFIED, Command, ErrorMessage, SegmentRead, TableEntriesDeltaRead, TableEntriesRead,
+    TableRead,
 };
 
 /// Where a container's bytes are read from.
@@ -28,26 +28,26 @@ pub(super) fn lowest(load: &Load) -> Option<Address> {
 
 impl Source {
     /// Completes the answer from the cache alone; gives it back if an entry is missing there.
-    pub(super) fn from_cache(&self, load: Load) -> Result<(), Load> {
+    pub(super) fn try_cache(&self, load: Load) -> Option<Load> {
         let mut filling = Filling::default();
         for (index, place) in &load.places {
             let known = filling.entry_of(*place);
             let Some(payload) = known.or_else(|| self.cache.get(self.container, place.address))
             else {
-                return Err(load);
+                return Some(load);
             };
             if !filling.take(*index, *place, payload) {
-                return Err(load);
+                return Some(load);
             }
         }
         let Load { replies, mut reply, .. } = load;
         filling.fill(&mut reply);
         replies.send(reply);
-        Ok(())
+        None
     }
 
     /// Completes the answer, reading what the cache lacks.
-    pub(super) async fn from_log(&self, load: Load) {
+    pub(super) async fn read_log(&self, load: Load) {
         let Load { replies, mut reply, places } = load;
         let mut filling = Filling::default();
         for (index, place) in places {

@@ -30,8 +30,7 @@ pub(super) async fn recover(
         recovery.replay(entry).map_err(|fault| StartError::Recovery { container, fault })?;
     }
     drop(replay);
-    let replayed =
-        recovery.verify().map_err(|fault| StartError::Recovery { container, fault })?;
+    let replayed = recovery.verify().map_err(|fault| StartError::Recovery { container, fault })?;
     Ok(Recovered { recovery, replayed, opened, snapshots })
 }
 
@@ -70,11 +69,11 @@ async fn read_snapshot(
     let ledger: &dyn Ledger = &*opened.ledger;
     let mut parts = Parts::new(pointer);
     while let Some(address) = parts.next() {
-        let payload = ledger.read(address).await.map_err(|error| RecoveryError::Snapshot {
-            address,
-            reason: error.to_string(),
-        })?;
+        let payload = ledger
+            .read(address)
+            .await
+            .map_err(|error| RecoveryError::Snapshot { address, reason: error.to_string() })?;
         parts.push(&payload)?;
     }
-    Recovery::from_parts(parts, opened.keep_from)
+    Recovery::from_parts(&parts, opened.keep_from)
 }

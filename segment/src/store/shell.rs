@@ -10,8 +10,9 @@ use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
-use thalweg_actor::env::Env;
+use thalweg_actor::clock::Clock;
 use thalweg_actor::machine::Machine;
+use thalweg_actor::spawn::Spawn;
 use thalweg_actor::{BoxFuture, buggify, planted, probe};
 use thalweg_log::ledger::{Entry, Logs, Progress, SnapshotPointers, Stopped};
 use thalweg_types::id::{Address, ContainerId, EntryId};
@@ -24,7 +25,8 @@ const BATCH_MAX: usize = 256;
 
 /// A container that has not been recovered yet.
 pub(super) struct Shell {
-    pub(super) env: Env,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) spawn: Arc<dyn Spawn>,
     pub(super) logs: Arc<dyn Logs>,
     pub(super) cache: Arc<Cache>,
     pub(super) container: ContainerId,
@@ -107,8 +109,8 @@ impl Running {
             is_local: ledger.is_local(),
             keep_from: opened.keep_from,
             snapshots,
-            now: shell.env.clock.now(),
-            wall: shell.env.clock.wall(),
+            now: shell.clock.now(),
+            wall: shell.clock.wall(),
         };
         let mut effects = Vec::new();
         let machine = Container::start(recovery, start, &mut effects);
@@ -157,7 +159,7 @@ impl Running {
             match self.next(is_ending).await {
                 Event::Progress => self.take_progress(),
                 Event::Requests(requests) => {
-                    let wall = self.shell.env.clock.wall();
+                    let wall = self.shell.clock.wall();
                     self.step(Input::Requests { wall, requests });
                 }
                 Event::Done(Done::Loaded(address)) => self.unpin(address),
@@ -182,7 +184,7 @@ impl Running {
         while let Ok(request) = self.shell.requests.try_recv() {
             requests.push(request);
         }
-        let wall = self.shell.env.clock.wall();
+        let wall = self.shell.clock.wall();
         self.step(Input::Requests { wall, requests });
     }
 
@@ -215,7 +217,7 @@ impl Running {
     fn set_timer(&mut self) {
         let Some(deadline) = self.machine.deadline() else { return };
         if self.timer.as_ref().is_none_or(|(at, _)| *at > deadline) {
-            self.timer = Some((deadline, self.shell.env.clock.sleep_until(deadline)));
+            self.timer = Some((deadline, self.shell.clock.sleep_until(deadline)));
         }
     }
 
@@ -255,7 +257,7 @@ impl Running {
 
     fn step(&mut self, input: Input) {
         let mut effects = Vec::new();
-        self.machine.step(self.shell.env.clock.now(), input, &mut effects);
+        self.machine.step(self.shell.clock.now(), input, &mut effects);
         if cfg!(debug_assertions) {
             self.machine.check();
         }
@@ -306,16 +308,16 @@ impl Running {
     }
 
     fn load(&mut self, load: Load) {
-        let Err(load) = self.source.from_cache(load) else { return };
+        let Some(load) = self.source.try_cache(load) else { return };
         let Some(pinned) = lowest(&load) else { return };
         *self.pins.entry(pinned).or_default() += 1;
         let (source, report) = (self.source.clone(), self.report.clone());
         let load = Box::pin(async move {
-            source.from_log(load).await;
+            source.read_log(load).await;
             // The container has ended when this fails.
             let _ = report.send(Done::Loaded(pinned));
         });
-        self.shell.env.spawn.spawn("segment load", load);
+        self.shell.spawn.spawn("segment load", load);
     }
 
     fn unpin(&mut self, address: Address) {
@@ -336,7 +338,7 @@ impl Running {
             // The container has ended when this fails.
             let _ = report.send(Done::KeepFromSet(outcome));
         });
-        self.shell.env.spawn.spawn("segment log trim", set);
+        self.shell.spawn.spawn("segment log trim", set);
     }
 
     /// Nothing is done any more; those who wait for room are turned away.
