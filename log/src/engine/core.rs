@@ -104,6 +104,8 @@ pub(super) struct State {
     pub queue: VecDeque<(Ticket, Record)>,
     pub queued_bytes: usize,
     pub flight: Arc<Vec<Placed>>,
+    /// Every frame up to this one lies in a batch whose sync has returned.
+    pub durable: Ticket,
     pub passed: BTreeSet<Ticket>,
     pub index: Index,
     pub facts: Facts,
@@ -158,7 +160,7 @@ impl Core {
 
     /// Tells everybody how far the storage has come.
     pub(super) fn announce(&self, state: &State) {
-        let durable = state.durable();
+        let durable = state.durable;
         let passed =
             if state.passed.is_empty() { Arc::default() } else { Arc::new(state.passed.clone()) };
         let (held, stopped) = (state.held.clone(), state.stopped.clone());
@@ -188,11 +190,6 @@ impl Core {
 }
 
 impl State {
-    /// The last ticket before the first that is not durable. Only between two batches.
-    fn durable(&self) -> Ticket {
-        self.queue.front().map_or(Ticket(self.staged), |(first, _)| Ticket(first.0 - 1))
-    }
-
     /// Takes in a durable batch of file `file`.
     pub(super) fn settle(&mut self, spot: Spot, tickets: &[Ticket], lens: &[u64]) {
         let batch = std::mem::take(&mut self.flight);
@@ -205,18 +202,29 @@ impl State {
                 Frame::Entry(entry) | Frame::Repair { entry, .. } => {
                     let first = self.facts.first_kept(entry.ledger);
                     if first.is_some_and(|first| entry.entry >= first) {
-                        let slot = u32::try_from(at).expect("bounded by the batch");
-                        let spot = Spot { slot, ..spot };
-                        self.index.insert(entry.ledger, entry.entry, spot, lens[at]);
+                        let number = u32::try_from(at).expect("bounded by the batch");
+                        let here = Spot { slot: number, ..spot };
+                        self.index.insert(entry.ledger, entry.entry, here, lens[at]);
                     }
                 }
                 Frame::Trim { container, keep_from } => self.index.trim(*container, *keep_from),
                 _ => {}
             }
         }
-        self.passed.extend(tickets);
-        let durable = self.durable();
-        self.passed = self.passed.split_off(&Ticket(durable.0 + 1));
+        if let (Some(first), Some(last)) = (tickets.first(), tickets.last())
+            && first.0 == self.durable.0 + 1
+            && last.0 == self.durable.0 + tickets.len() as u64
+        {
+            self.durable = *last;
+        } else {
+            self.passed.extend(tickets);
+        }
+        while let Some(next) = self.passed.first().copied()
+            && next.0 == self.durable.0 + 1
+        {
+            self.durable = next;
+            self.passed.pop_first();
+        }
     }
 
     /// Asserts the invariants of everything in it.
@@ -226,7 +234,7 @@ impl State {
             assert!(*ticket > last && ticket.0 <= self.staged, "the queue is in order");
             last = *ticket;
         }
-        assert!(self.passed.iter().all(|ticket| *ticket > self.durable()));
+        assert!(self.passed.iter().all(|ticket| *ticket > self.durable));
         self.index.check();
         self.facts.check();
     }

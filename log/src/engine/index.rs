@@ -140,7 +140,9 @@ impl Index {
             let slots = run.spot.slot..run.spot.slot + run.count;
             found.entry(run.spot.offset).or_default().extend(slots);
         }
-        found.values_mut().for_each(|slots| slots.sort_unstable());
+        for slots in found.values_mut() {
+            slots.sort_unstable();
+        }
         found
     }
 

@@ -179,13 +179,12 @@ impl Keeper {
             let more = state.pool.spares.len() > RESERVES;
             if more { state.pool.spares.pop() } else { None }
         };
-        let mut spare = match extra {
-            Some(spare) => spare,
-            None => {
-                self.make_spare(size).await?;
-                let spare = self.core.lock().pool.spares.pop();
-                spare.expect("only the keeper takes spares")
-            }
+        let mut spare = if let Some(spare) = extra {
+            spare
+        } else {
+            self.make_spare(size).await?;
+            let spare = self.core.lock().pool.spares.pop();
+            spare.expect("only the keeper takes spares")
         };
         let grown = spare.grow(&*self.core.env.clock, size, self.pace()).await;
         if let Err(error) = grown {
@@ -304,16 +303,21 @@ impl Keeper {
         let mut reader = Reader::new(log);
         for (offset, slots) in batches {
             let found = reader.batch(offset).await?;
-            let Found::Batch(front) = found else { return self.give_up(number) };
+            let Found::Batch(front) = found else {
+                self.give_up(number);
+                return Ok(());
+            };
             for slot_at in slots {
                 let slot_index = slot_at as usize;
                 let slot = front.header.slots[slot_index];
                 let Ok((origin, mut record)) = front.header.record(slot_index, &front.bytes) else {
-                    return self.give_up(number);
+                    self.give_up(number);
+                    return Ok(());
                 };
                 let payload = log.file.read_at(offset + slot.payload_at, slot.payload_len).await?;
                 if !payload_is_sound(&slot, &payload) {
-                    return self.give_up(number);
+                    self.give_up(number);
+                    return Ok(());
                 }
                 if let Record::Frame(Frame::Entry(entry) | Frame::Repair { entry, .. }) =
                     &mut record
@@ -338,13 +342,12 @@ impl Keeper {
     }
 
     /// Leaves a file with damaged content alone.
-    fn give_up(&mut self, number: u64) -> io::Result<()> {
+    fn give_up(&mut self, number: u64) {
         probe!("engine: damaged file kept");
         let file = in_use_name(number);
         tracing::error!(folder = self.core.folder, file, "damaged entries: the file is kept");
         self.stuck = number;
         self.core.lock().moving = None;
-        Ok(())
     }
 
     /// Gives the writer one record, and waits while it has plenty. False when the move was called off.

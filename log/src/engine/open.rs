@@ -266,43 +266,41 @@ async fn open_file_named(core: &Core, number: u64) -> io::Result<Option<LogFile>
 
 /// A file for the START batch of `need` bytes, put to use.
 async fn first_file(core: &Core, next: Option<LogFile>, need: u64) -> io::Result<LogFile> {
-    let (disk, clock) = (&*core.env.disk, &*core.env.clock);
-    let pace = Pace { step: core.config.allocate_step, pause: Duration::ZERO };
     let log = match next {
-        Some(mut log) => {
-            if log.header.size < need {
-                let size = need.next_multiple_of(BLOCK as u64);
-                log.file.allocate(size).await?;
-                log.header.size = size;
-                log.file.write_and_sync(0, vec![log.header.encode()]).await?;
-            }
-            log
-        }
-        None => {
-            let spare = core.lock().pool.spares.pop();
-            let mut spare = match spare {
-                Some(spare) => spare,
-                None => {
-                    let number = {
-                        let mut state = core.lock();
-                        state.pool.next_spare += 1;
-                        state.pool.next_spare
-                    };
-                    let size = core.config.file_first.max(need);
-                    Spare::create(disk, clock, number, size, pace).await?
-                }
-            };
-            spare.grow(clock, need.max(4 * BLOCK as u64), pace).await?;
-            let number = {
-                let mut state = core.lock();
-                state.pool.newest += 1;
-                state.pool.newest
-            };
-            prepare(core, spare, number).await?
-        }
+        Some(log) => enlarged(log, need).await?,
+        None => prepared_spare(core, need).await?,
     };
-    activate(disk, log.number()).await?;
+    activate(&*core.env.disk, log.number()).await?;
     Ok(log)
+}
+
+async fn enlarged(mut log: LogFile, need: u64) -> io::Result<LogFile> {
+    if log.header.size < need {
+        let size = need.next_multiple_of(BLOCK as u64);
+        log.file.allocate(size).await?;
+        log.header.size = size;
+        log.file.write_and_sync(0, vec![log.header.encode()]).await?;
+    }
+    Ok(log)
+}
+
+/// A spare, new if there is none, prepared for the next place.
+async fn prepared_spare(core: &Core, need: u64) -> io::Result<LogFile> {
+    let pace = Pace { step: core.config.allocate_step, pause: Duration::ZERO };
+    let (spare, number, fresh) = {
+        let mut state = core.lock();
+        let spare = state.pool.spares.pop();
+        state.pool.newest += 1;
+        state.pool.next_spare += 1;
+        (spare, state.pool.newest, state.pool.next_spare)
+    };
+    let (disk, clock) = (&*core.env.disk, &*core.env.clock);
+    let mut spare = match spare {
+        Some(spare) => spare,
+        None => Spare::create(disk, clock, fresh, core.config.file_first, pace).await?,
+    };
+    spare.grow(clock, need, pace).await?;
+    prepare(core, spare, number).await
 }
 
 /// Step 5: START with everything that must be written again, durable together with all that was read.
@@ -347,13 +345,7 @@ async fn start(
         prev_crc: scanned.last_crc,
         durable_upto: scanned.last_seq,
     };
-    for log in &logs {
-        if planted!("PB-D12") {
-            break;
-        }
-        let name = in_use_name(log.number());
-        log.file.sync().await.map_err(io_error(&folder, &name, "sync it"))?;
-    }
+    sync_all(&folder, &logs).await?;
     let encoded = encode(&place(&log, FIRST_BATCH), &chain, &records);
     let written = if planted!("PB-D12") {
         log.file.write_at(FIRST_BATCH, encoded.chunks).await
@@ -361,12 +353,15 @@ async fn start(
         log.file.write_and_sync(FIRST_BATCH, encoded.chunks).await
     };
     written.map_err(io_error(&folder, &name, "write it"))?;
-    if core.superblock.lock().await.content().head == 0 {
-        let head = logs.first().map_or(log.number(), |log| log.number());
+    let head = logs.first().map_or(log.number(), |log| log.number());
+    let limbo = {
         let mut superblock = core.superblock.lock().await;
-        let change = superblock.change(|content| content.head = head);
-        change.await.map_err(io_error(&folder, "", "write a superblock of it"))?;
-    }
+        if superblock.content().head == 0 {
+            let change = superblock.change(|content| content.head = head);
+            change.await.map_err(io_error(&folder, "", "write a superblock of it"))?;
+        }
+        superblock.content().limbo_from > 0
+    };
     let mut state = core.lock();
     (state.facts, state.index) = (facts, index);
     state.logs = logs.into_iter().map(|log| (log.number(), log)).collect();
@@ -374,7 +369,6 @@ async fn start(
     state.active = log.number();
     take_in(&mut state, &log, &records);
     state.check();
-    let limbo = core.superblock.try_lock().is_ok_and(|copies| copies.content().limbo_from > 0);
     let mut recovered = state.facts.recovered(limbo);
     recovered.damages = scanned.damages;
     drop(state);
@@ -387,15 +381,27 @@ async fn start(
     Ok(Mounted { core, writer, recovered })
 }
 
+/// Makes all that was read durable: until then it may be in the operating system's memory only.
+async fn sync_all(folder: &str, logs: &[Arc<LogFile>]) -> Result<(), StartError> {
+    if planted!("PB-D12") {
+        return Ok(());
+    }
+    for log in logs {
+        let name = in_use_name(log.number());
+        log.file.sync().await.map_err(io_error(folder, &name, "sync it"))?;
+    }
+    Ok(())
+}
+
 /// Takes in the frames that were written again with START.
 fn take_in(state: &mut State, log: &LogFile, records: &[Placed]) {
     for (at, (_, record)) in records.iter().enumerate() {
         let Record::Frame(frame) = record else { continue };
         state.facts.apply(frame, log.number());
         if let Frame::Entry(entry) | Frame::Repair { entry, .. } = frame {
-            let slot = u32::try_from(at).expect("bounded by the batch");
-            let spot = Spot { file: log.number(), offset: FIRST_BATCH, slot };
-            state.index.insert(entry.ledger, entry.entry, spot, record.len_bound() as u64);
+            let number = u32::try_from(at).expect("bounded by the batch");
+            let here = Spot { file: log.number(), offset: FIRST_BATCH, slot: number };
+            state.index.insert(entry.ledger, entry.entry, here, record.len_bound() as u64);
         }
         if let Frame::Trim { container, keep_from } = frame {
             state.index.trim(*container, *keep_from);

@@ -58,8 +58,8 @@ impl Core {
             return Ok(Place::Disk(spot, run, log));
         }
         let flight = state.flight.iter().map(|(_, record): &Placed| record);
-        let staged = flight.chain(state.queue.iter().map(|(_, record)| record));
-        if let Some(found) = staged.filter_map(|r| entry_of(r, ledger, entry)).next() {
+        let mut staged = flight.chain(state.queue.iter().map(|(_, record)| record));
+        if let Some(found) = staged.find_map(|r| entry_of(r, ledger, entry)) {
             return Ok(Place::Memory(found.clone()));
         }
         let is_beyond = state.index.last(ledger).is_none_or(|last| entry > last)
@@ -166,8 +166,8 @@ impl Core {
             let begin = found.len();
             for skip in 0..(run as usize).min(max) {
                 let entry = EntryId(from.0 + skip as u64);
-                let slot = spot.slot as usize + skip;
-                match self.header_at(&front, slot, ledger, entry) {
+                let number = spot.slot as usize + skip;
+                match header_at(&front, number, ledger, entry) {
                     Ok(header) => found.push(header),
                     Err(_) if found.len() > begin => return Ok(()),
                     Err(what) => {
@@ -180,20 +180,6 @@ impl Core {
                 return Ok(());
             }
         }
-    }
-
-    fn header_at(
-        &self,
-        front: &Front,
-        slot: usize,
-        ledger: LedgerId,
-        entry: EntryId,
-    ) -> Result<StoredEntry, String> {
-        let (_, record) =
-            front.header.record(slot, &front.bytes).map_err(|flaw| flaw.to_string())?;
-        let found = entry_of(&record, ledger, entry).ok_or("another frame lies there")?;
-        let payload_len = front.header.slots[slot].payload_len;
-        Ok(StoredEntry { entry, headers: found.headers.clone(), payload_len })
     }
 
     /// See [`crate::storage::Storage::payload`].
@@ -226,12 +212,13 @@ impl Core {
         entry: EntryId,
     ) -> Result<Bytes, String> {
         let front = self.front(spot, log).await?;
-        self.header_at(&front, spot.slot as usize, ledger, entry)?;
-        let slot = front.header.slots[spot.slot as usize];
-        let at = spot.offset + slot.payload_at;
-        let read = log.file.read_at(at, slot.payload_len).await;
+        let number = spot.slot as usize;
+        header_at(&front, number, ledger, entry)?;
+        let frame = front.header.slots[number];
+        let at = spot.offset + frame.payload_at;
+        let read = log.file.read_at(at, frame.payload_len).await;
         let payload = read.map_err(|error| format!("it cannot be read: {error}"))?;
-        if payload_is_sound(&slot, &payload) {
+        if payload_is_sound(&frame, &payload) {
             Ok(payload)
         } else {
             Err(format!("the payload's checksum is wrong (offset {at} of the file)"))
@@ -239,11 +226,25 @@ impl Core {
     }
 }
 
+fn header_at(
+    front: &Front,
+    slot: usize,
+    ledger: LedgerId,
+    entry: EntryId,
+) -> Result<StoredEntry, String> {
+    let (_, record) = front.header.record(slot, &front.bytes).map_err(|flaw| flaw.to_string())?;
+    let found = entry_of(&record, ledger, entry).ok_or("another frame lies there")?;
+    let payload_len = front.header.slots[slot].payload_len;
+    Ok(StoredEntry { entry, headers: found.headers.clone(), payload_len })
+}
+
 fn joined(chunks: &[Bytes]) -> Bytes {
     if let [only] = chunks {
         return only.clone();
     }
     let mut all = BytesMut::with_capacity(chunks.iter().map(Bytes::len).sum());
-    chunks.iter().for_each(|chunk| all.extend_from_slice(chunk));
+    for chunk in chunks {
+        all.extend_from_slice(chunk);
+    }
     all.freeze()
 }

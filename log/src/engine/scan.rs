@@ -168,6 +168,7 @@ pub(super) async fn scan(
     for log in logs {
         starts.push(start_of(folder, log).await?);
     }
+    let mut torn = Vec::new();
     while let Some(at) = (0..logs.len()).rev().find(|at| starts[*at].is_some()) {
         let Some(start) = &starts[at] else { break };
         let name = in_use_name(logs[at].number());
@@ -177,9 +178,10 @@ pub(super) async fn scan(
         }
         // The mount before this one ended in the middle of its first batch: it has answered nobody.
         probe!("engine: torn start cut");
+        torn.push(start.nonce);
         starts[at] = None;
     }
-    let mut walk = walk::Walk::new(folder, clean);
+    let mut walk = walk::Walk::new(folder, clean, torn);
     let mut from = 0;
     while from < logs.len() {
         let next = (from + 1..logs.len()).find(|at| starts[*at].is_some());

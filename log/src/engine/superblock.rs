@@ -4,7 +4,8 @@
 //! 1. A change is written to one copy after the other, each synced before the next: at any moment at most one copy
 //!    is in doubt, and all others hold the old content or the new.
 //! 2. The newest content that at least two sound copies hold is the one that counts.
-//! 3. Copies are created only in a folder that provably never held a log.
+//! 3. Copies that hold anything else are mended before the content changes.
+//! 4. Copies are created only in a folder that provably never held a log.
 
 use super::error::{StartError, io_error};
 use super::format::{BLOCK, BlockFlaw, Superblock, VERSION};
@@ -40,6 +41,8 @@ pub(super) struct Copies {
     disk: Arc<dyn Disk>,
     files: Vec<Arc<dyn File>>,
     content: Superblock,
+    /// Copies that hold anything else.
+    stale: Vec<u32>,
 }
 
 impl Copies {
@@ -58,7 +61,8 @@ impl Copies {
         disk.sync_dir().await
     }
 
-    /// Reads all copies and chooses. Writes nothing.
+    /// Reads all copies, chooses, and makes durable what was read. Changes nothing, but that a missing copy becomes
+    /// an empty file.
     pub(super) async fn open(disk: &Arc<dyn Disk>) -> Result<Self, StartError> {
         let folder = disk.describe();
         let mut found: Vec<Result<Superblock, String>> = Vec::new();
@@ -90,9 +94,15 @@ impl Copies {
         let mut files = Vec::new();
         for copy in 0..COPIES {
             let open = disk.open(&name(copy), Open::Either).await;
-            files.push(open.map_err(io_error(&folder, &name(copy), "open it"))?);
+            let file = open.map_err(io_error(&folder, &name(copy), "open it"))?;
+            // A copy that an earlier process wrote and did not sync must not be torn while the next one is.
+            file.sync().await.map_err(io_error(&folder, &name(copy), "sync it"))?;
+            files.push(file);
         }
-        Ok(Self { disk: disk.clone(), files, content })
+        let differs = |found: &Result<Superblock, String>| found.as_ref() != Ok(&content);
+        let stale = (0..COPIES).zip(&found).filter(|(_, found)| differs(found));
+        let stale = stale.map(|(copy, _)| copy).collect();
+        Ok(Self { disk: disk.clone(), files, content, stale })
     }
 
     pub(super) fn content(&self) -> &Superblock {
@@ -101,6 +111,10 @@ impl Copies {
 
     /// Makes `change` durable in all copies. An error is fatal: which copies have it is unknown.
     pub(super) async fn change(&mut self, change: impl FnOnce(&mut Superblock)) -> io::Result<()> {
+        for copy in std::mem::take(&mut self.stale) {
+            let file = &self.files[copy as usize];
+            file.write_and_sync(0, vec![self.content.encode(copy)]).await?;
+        }
         change(&mut self.content);
         self.content.sequence += 1;
         for (copy, file) in (0..COPIES).zip(&self.files) {

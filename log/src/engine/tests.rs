@@ -151,3 +151,7 @@ fn trimmed_files_are_recycled_and_facts_outlive_them() {
         expect(&engine, busy, 1980..2000, 2000).await;
     });
 }
+
+mod crash;
+mod damage;
+mod full;

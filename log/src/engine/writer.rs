@@ -160,7 +160,7 @@ impl Writer {
             self.core.urgent.store(false, Ordering::Relaxed);
             return if state.closing { Turn::Close } else { Turn::Wait };
         };
-        self.next_file(state, wanted, bytes, held)
+        self.next_file(state, wanted, bytes, held.as_ref())
     }
 
     /// The next file, if there is one that `wanted` may use; asks for it otherwise.
@@ -169,7 +169,7 @@ impl Writer {
         state: &mut State,
         wanted: Class,
         bytes: u64,
-        held: Option<Arc<str>>,
+        held: Option<&Arc<str>>,
     ) -> Turn {
         let need = bytes + BATCH_OVERHEAD + FIRST_BATCH + BLOCK as u64;
         if let Some((log, class)) = state.pool.next.take() {
@@ -183,7 +183,7 @@ impl Writer {
         if state.pool.full.is_some() {
             let waits = state.queue.iter().any(|(_, record)| class(record) == Class::Normal);
             state.held = state.pool.full.clone().filter(|_| waits);
-            if state.held.is_some() && held != state.held {
+            if state.held.is_some() && held != state.held.as_ref() {
                 probe!("engine: frames held on a full disk");
                 self.core.announce(state);
             }

@@ -117,6 +117,7 @@ impl MemoryDisk {
     }
 
     /// The disk as a power loss leaves it; `seed` decides the fate of what was not synced.
+    #[must_use]
     pub fn power_loss(&self, seed: u64) -> Self {
         let mut world = self.lock().clone();
         let mut coin = Pcg64Mcg::seed_from_u64(seed);
@@ -132,6 +133,7 @@ impl MemoryDisk {
     }
 
     /// The disk as the end of the process leaves it: everything that was written is there.
+    #[must_use]
     pub fn process_end(&self) -> Self {
         let mut world = self.lock().clone();
         (world.steps, world.halt_at, world.fail_sync_at) = (0, None, None);
@@ -298,7 +300,9 @@ impl File for MemoryFile {
     fn write_at(&self, offset: u64, chunks: Vec<Bytes>) -> BoxFuture<'_, io::Result<()>> {
         Box::pin(async move {
             let mut all = BytesMut::new();
-            chunks.iter().for_each(|chunk| all.extend_from_slice(chunk));
+            for chunk in &chunks {
+                all.extend_from_slice(chunk);
+            }
             self.may_grow(at(offset) + all.len())?;
             self.with(|content| content.write(at(offset), &all));
             self.disk.step().await;

@@ -80,7 +80,9 @@ fn origin() -> impl Strategy<Value = Option<Origin>> {
 
 fn joined(chunks: &[Bytes]) -> Bytes {
     let mut all = BytesMut::new();
-    chunks.iter().for_each(|chunk| all.extend_from_slice(chunk));
+    for chunk in chunks {
+        all.extend_from_slice(chunk);
+    }
     all.freeze()
 }
 

@@ -63,12 +63,14 @@ impl Position<'_> {
 pub(super) struct Walk<'f> {
     folder: &'f str,
     clean: u64,
+    /// Mounts that ended in the middle of their START.
+    torn: Vec<u64>,
     out: Scanned,
 }
 
 impl<'f> Walk<'f> {
-    pub(super) fn new(folder: &'f str, clean: u64) -> Self {
-        Self { folder, clean, out: Scanned::default() }
+    pub(super) fn new(folder: &'f str, clean: u64, torn: Vec<u64>) -> Self {
+        Self { folder, clean, torn, out: Scanned::default() }
     }
 
     pub(super) fn finish(self) -> Scanned {
@@ -215,8 +217,10 @@ impl<'f> Walk<'f> {
             let here = if at == position.at { position.offset + BLOCK as u64 } else { FIRST_BATCH };
             let mut reader = Reader::new(log);
             let wanted = |header: &Header| {
-                let stranger = position.nonce.is_some_and(|nonce| header.chain.nonce != nonce);
-                position.is_later(header) || (stranger && at > position.at)
+                let nonce = header.chain.nonce;
+                let stranger = position.nonce.is_some_and(|own| nonce != own);
+                let in_vain = self.torn.contains(&nonce);
+                position.is_later(header) || (stranger && !in_vain && at > position.at)
             };
             let found = reader.search(here, wanted).await;
             let name = in_use_name(log.number());
@@ -263,11 +267,11 @@ impl<'f> Walk<'f> {
                     if origin.is_none() || in_start {
                         self.out.facts.apply(&frame, file);
                     }
-                    let slot = u32::try_from(at).expect("bounded by the table");
+                    let number = u32::try_from(at).expect("bounded by the table");
                     let bytes = header.slots[at].front_len + header.slots[at].payload_len;
                     if let Frame::Entry(entry) | Frame::Repair { entry, .. } = frame {
-                        let spot = Spot { file, offset, slot };
-                        self.out.index.insert(entry.ledger, entry.entry, spot, bytes as u64);
+                        let here = Spot { file, offset, slot: number };
+                        self.out.index.insert(entry.ledger, entry.entry, here, bytes as u64);
                     }
                 }
                 Err(flaw) => {
@@ -347,8 +351,9 @@ async fn whole(log: &LogFile, at: &At) -> std::io::Result<Option<Vec<(Option<Ori
         let Ok((origin, mut record)) = header.record(slot_at, &bytes) else { return Ok(None) };
         let begin = usize::try_from(slot.payload_at).expect("a batch fits into memory");
         let end = begin + slot.payload_len;
-        let sound = end <= bytes.len() && payload_is_sound(&slot, &bytes[begin..end]);
-        if !sound && !(planted!("PB-D2") && end <= bytes.len()) {
+        let Some(payload) = bytes.get(begin..end) else { return Ok(None) };
+        let sound = payload_is_sound(&slot, payload);
+        if !sound && !planted!("PB-D2") {
             return Ok(None);
         }
         let index = u32::try_from(slot_at).expect("bounded by the table");
