@@ -44,17 +44,19 @@ pub use codec::FormatError;
 pub use recovery::{RecoveryError, Replayed};
 pub use state::Mismatch;
 
+pub(crate) use format::SegmentKey;
 pub(crate) use recovery::{Parts, Recovery, Start};
 
 use crate::place::Place;
 use crate::request::{ConnectionId, Replies, Request, What};
+use crate::table::Compaction;
 use bytes::Bytes;
-use format::{Operation, SegmentKey};
+use format::Operation;
 use frame::{Frame, OpenFrame, Pending};
 use reads::Tail;
 use snapshots::Retention;
 use state::{At, State};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use thalweg_actor::machine::Machine;
@@ -108,6 +110,15 @@ pub(crate) enum Input {
         /// The last committed entry.
         upto: EntryId,
     },
+    /// What [`Effect::LoadRows`] asked for.
+    RowsLoaded {
+        /// Which table.
+        segment: SegmentKey,
+        /// What is to be copied.
+        plan: Compaction,
+        /// The values, in the order of the plan.
+        values: Vec<Bytes>,
+    },
     /// What [`Effect::SetKeepFrom`] asked for is stored.
     KeepFromSet,
     /// A deadline may have passed.
@@ -142,6 +153,14 @@ pub(crate) enum Effect {
     },
     /// Fetch bytes from committed entries, put them into an answer, and send it.
     Load(Load),
+    /// Fetch the values that a compaction copies, from committed entries: [`Input::RowsLoaded`]. If they cannot be
+    /// read the table is not compacted any more.
+    LoadRows {
+        /// Which table.
+        segment: SegmentKey,
+        /// Where they lie.
+        plan: Compaction,
+    },
     /// Bytes of appends are no longer under way.
     Settle {
         /// Whose they were.
@@ -197,6 +216,8 @@ pub(crate) struct Container {
     retention: Retention,
     reads_held: u64,
     transients_made: u64,
+    /// Tables whose compaction is under way, or impossible.
+    compacting: BTreeSet<SegmentKey>,
     has_stopped: bool,
 }
 
@@ -372,6 +393,9 @@ impl Machine for Container {
                 }
             }
             Input::Committed { upto } => self.committed(upto, effects),
+            Input::RowsLoaded { segment, plan, values } => {
+                self.compact_table(segment, &plan, values, effects);
+            }
             Input::KeepFromSet => self.retention.stored(),
             Input::Tick => self.end_held_reads(effects),
             Input::EndReads => self.end_all_reads(effects),

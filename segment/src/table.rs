@@ -48,6 +48,9 @@ pub const ROW_BYTES: i64 = 17;
 /// Keys of a fixed-key table, in bytes.
 pub const FIXED_KEY_BYTES_MAX: i32 = 256;
 
+/// A table with less than this many dead bytes is not compacted.
+const COMPACTION_DEAD_BYTES_MIN: i64 = 256 * 1024;
+
 /// A key, shared by everything that names it.
 pub type Key = Arc<[u8]>;
 
@@ -196,6 +199,12 @@ impl Table {
     /// How much of the table is not needed any more, in bytes: what compaction could free.
     pub fn dead_bytes(&self) -> i64 {
         self.length - self.start - self.live_bytes
+    }
+
+    /// True when more of the table is dead than alive, and enough to be worth a rewrite: what is copied is then less
+    /// than what is freed.
+    pub fn is_compaction_due(&self) -> bool {
+        self.dead_bytes() > self.live_bytes.max(COMPACTION_DEAD_BYTES_MIN)
     }
 
     /// The oldest log entry that still holds a value of this table; it MUST stay. `None`: no value at all.
@@ -379,6 +388,13 @@ impl Table {
             }
         }
         assert_eq!((self.live_count, self.live_bytes), (count, bytes), "invariant 3");
+    }
+}
+
+impl Compaction {
+    /// The lowest entry that holds a value to copy.
+    pub fn lowest(&self) -> Option<Address> {
+        self.values.iter().filter(|place| place.len > 0).map(|place| place.address).min()
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::container::format::{Headers, Operation, SegmentKey};
 use crate::container::writers::{Refusal, SessionId};
 use crate::request::Replies;
+use crate::table::Compaction;
 use bytes::Bytes;
 use thalweg_log::ledger::Entry;
 use thalweg_types::id::EntryId;
@@ -36,6 +37,11 @@ pub(super) enum Pending {
         number: i64,
         request_id: i64,
         bytes: usize,
+    },
+    /// A table's head is to be compacted: what it needs is committed then.
+    Compact {
+        segment: SegmentKey,
+        plan: Compaction,
     },
     /// An answer that lacks bytes.
     Load {

@@ -11,7 +11,7 @@ use crate::container::state::{At, Mismatch, State};
 use crate::container::writers::Writers;
 use crate::container::{Container, Effects, Tuning, snapshot};
 use bytes::{Bytes, BytesMut};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use thalweg_actor::{planted, probe};
 use thalweg_log::ledger::{ReplayedEntry, SnapshotPointer, SnapshotPointers};
 use thalweg_types::id::{Address, EntryId, Epoch};
@@ -242,6 +242,7 @@ impl Container {
             retention,
             reads_held: 0,
             transients_made: 0,
+            compacting: BTreeSet::new(),
             has_stopped: false,
         };
         container.log(&Operation::OwnerStart { epoch: start.epoch }, [], effects);

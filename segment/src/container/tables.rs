@@ -7,11 +7,16 @@ use crate::container::state::Content;
 use crate::container::{Container, Effects};
 use crate::place::Answer;
 use crate::request::{ConnectionId, Replies};
-use crate::table::{FIXED_KEY_BYTES_MAX, Table};
+use crate::table::{Compaction, FIXED_KEY_BYTES_MAX, Table};
+use bytes::Bytes;
+use thalweg_actor::probe;
 use thalweg_types::name::SegmentName;
 use thalweg_wire::segment::{
     Command, CreateTableSegment, DeleteTableSegment, SegmentCreated, SegmentDeleted,
 };
+
+/// What one step of a compaction copies, in bytes.
+const COMPACTION_BYTES: i64 = 256 * 1024;
 
 /// Request id, table, and the request's name as Pravega calls it.
 fn addressed(command: &Command) -> Option<(i64, &SegmentName, &'static str)> {
@@ -101,7 +106,7 @@ impl Container {
             Ok(judged) => judged,
             Err(refusal) => return self.answer(replies, *refusal),
         };
-        let len = rows.payload.iter().map(bytes::Bytes::len).sum::<usize>();
+        let len = rows.payload.iter().map(Bytes::len).sum::<usize>();
         let operation = Operation::Rows {
             segment,
             offset: self.state.segments[&segment].length,
@@ -110,6 +115,44 @@ impl Container {
         };
         self.log(&operation, rows.payload, effects);
         self.answer(replies, rows.reply);
+        self.compact_if_due(segment);
+    }
+
+    /// Plans the next step of a table's compaction once it is worth it. The values are read when everything that the
+    /// plan knows is committed.
+    fn compact_if_due(&mut self, key: SegmentKey) {
+        let Some(segment) = self.state.segments.get(&key) else { return };
+        let Content::Table(table) = &segment.content else { return };
+        if !table.is_compaction_due() || self.compacting.contains(&key) {
+            return;
+        }
+        let Some(plan) = table.plan_compaction(COMPACTION_BYTES) else { return };
+        probe!("container: table compaction planned");
+        self.compacting.insert(key);
+        self.pend(Pending::Compact { segment: key, plan });
+    }
+
+    /// Carries out a step of a table's compaction.
+    pub(super) fn compact_table(
+        &mut self,
+        key: SegmentKey,
+        plan: &Compaction,
+        values: Vec<Bytes>,
+        effects: &mut Effects,
+    ) {
+        self.compacting.remove(&key);
+        // The table may have been deleted in between.
+        let Some(segment) = self.state.segments.get(&key) else { return };
+        let Content::Table(table) = &segment.content else { return };
+        let rows = table.compact(plan);
+        let operation = Operation::Rows {
+            segment: key,
+            offset: segment.length,
+            len: u32::try_from(rows.payload_bytes()).expect("a step is bounded"),
+            header: rows.to_bytes(),
+        };
+        self.log(&operation, values, effects);
+        self.compact_if_due(key);
     }
 
     pub(super) fn read_table(&mut self, replies: &Replies, command: &Command) {

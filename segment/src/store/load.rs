@@ -60,10 +60,7 @@ impl Source {
                     if filling.take(index, place, payload) {
                         continue;
                     }
-                    ReadError::Unknown {
-                        address: place.address,
-                        reason: "the entry is shorter than what it should hold".into(),
-                    }
+                    too_short(place.address)
                 }
                 Err(fault) => fault,
             };
@@ -80,6 +77,21 @@ impl Source {
         replies.send(reply);
     }
 
+    /// The values at `places`, in order.
+    pub(super) async fn read_values(&self, places: &[Place]) -> Result<Vec<Bytes>, ReadError> {
+        let mut filling = Filling::default();
+        for (index, place) in places.iter().enumerate().filter(|(_, place)| place.len > 0) {
+            let payload = match filling.entry_of(*place) {
+                Some(payload) => payload,
+                None => self.entry(place.address).await?,
+            };
+            if !filling.take(index, *place, payload) {
+                return Err(too_short(place.address));
+            }
+        }
+        Ok(filling.pieces.into_iter().map(|(_, piece)| piece).collect())
+    }
+
     async fn entry(&self, address: Address) -> Result<Payloads, ReadError> {
         if let Some(payload) = self.cache.get(self.container, address) {
             return Ok(payload);
@@ -89,6 +101,11 @@ impl Source {
         self.cache.insert(self.container, address, payload.clone());
         Ok(payload)
     }
+}
+
+fn too_short(address: Address) -> ReadError {
+    let reason = "the entry is shorter than what it should hold".into();
+    ReadError::Unknown { address, reason }
 }
 
 /// The pieces of an answer as they are found.

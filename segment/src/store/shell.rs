@@ -4,8 +4,9 @@ use super::load::{Source, lowest};
 use super::recover::{Recovered, recover};
 use super::{Health, StartError};
 use crate::cache::{Cache, Payloads};
-use crate::container::{Container, Effect, Input, Load, Replayed, Start, Tuning};
+use crate::container::{Container, Effect, Input, Load, Replayed, SegmentKey, Start, Tuning};
 use crate::request::Request;
+use crate::table::Compaction;
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
@@ -14,7 +15,7 @@ use thalweg_actor::clock::Clock;
 use thalweg_actor::machine::Machine;
 use thalweg_actor::spawn::Spawn;
 use thalweg_actor::{BoxFuture, buggify, planted, probe};
-use thalweg_log::ledger::{Entry, Logs, Progress, SnapshotPointers, Stopped};
+use thalweg_log::ledger::{Entry, Logs, Progress, ReadError, SnapshotPointers, Stopped};
 use thalweg_types::id::{Address, ContainerId, EntryId};
 use thalweg_types::time::Instant;
 use tokio::select;
@@ -41,6 +42,8 @@ pub(super) struct Shell {
 enum Done {
     /// An answer is out: its entries may go.
     Loaded(Address),
+    /// The values for a compaction have been read, or cannot be.
+    RowsLoaded(SegmentKey, Compaction, Result<Vec<Bytes>, ReadError>),
     /// The register has answered.
     KeepFromSet(Result<(), Stopped>),
 }
@@ -163,6 +166,9 @@ impl Running {
                     self.step(Input::Requests { wall, requests });
                 }
                 Event::Done(Done::Loaded(address)) => self.unpin(address),
+                Event::Done(Done::RowsLoaded(segment, plan, values)) => {
+                    self.rows_loaded(segment, plan, values);
+                }
                 Event::Done(Done::KeepFromSet(Ok(()))) => self.step(Input::KeepFromSet),
                 Event::Done(Done::KeepFromSet(Err(stopped))) => {
                     self.stopped.get_or_insert(stopped.reason);
@@ -271,6 +277,7 @@ impl Running {
                 Effect::Reply { replies, command } => replies.send(command),
                 Effect::Close { replies, reason } => replies.close(reason),
                 Effect::Load(load) => self.load(load),
+                Effect::LoadRows { segment, plan } => self.load_rows(segment, plan),
                 Effect::Settle { replies, bytes } => {
                     replies.refund(bytes);
                     self.shell.room.add_permits(super::room_for(bytes) as usize);
@@ -318,6 +325,37 @@ impl Running {
             let _ = report.send(Done::Loaded(pinned));
         });
         self.shell.spawn.spawn("segment load", load);
+    }
+
+    fn load_rows(&mut self, segment: SegmentKey, plan: Compaction) {
+        if let Some(pinned) = plan.lowest() {
+            *self.pins.entry(pinned).or_default() += 1;
+        }
+        let (source, report) = (self.source.clone(), self.report.clone());
+        let load = Box::pin(async move {
+            let values = source.read_values(&plan.values).await;
+            // The container has ended when this fails.
+            let _ = report.send(Done::RowsLoaded(segment, plan, values));
+        });
+        self.shell.spawn.spawn("segment compaction", load);
+    }
+
+    fn rows_loaded(
+        &mut self,
+        segment: SegmentKey,
+        plan: Compaction,
+        values: Result<Vec<Bytes>, ReadError>,
+    ) {
+        if let Some(pinned) = plan.lowest() {
+            self.unpin(pinned);
+        }
+        match values {
+            Ok(values) => self.step(Input::RowsLoaded { segment, plan, values }),
+            Err(fault) => {
+                let container = self.shell.container;
+                tracing::error!(%container, %fault, "a table cannot be compacted any more");
+            }
+        }
     }
 
     fn unpin(&mut self, address: Address) {

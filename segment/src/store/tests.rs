@@ -9,8 +9,8 @@ use thalweg_actor::spawn::Task;
 use thalweg_types::id::WriterId;
 use thalweg_types::time::{Instant, WallTime};
 use thalweg_wire::segment::{
-    CreateSegment, CreateTableSegment, GetStreamSegmentInfo, NULL, ReadSegment, ReadTable,
-    SetupAppend, TableEntry, TableKey, UpdateTableEntries,
+    CreateSegment, CreateTableSegment, GetStreamSegmentInfo, GetTableSegmentInfo, NULL,
+    ReadSegment, ReadTable, SetupAppend, TableEntry, TableKey, UpdateTableEntries,
 };
 
 #[derive(Default)]
@@ -352,4 +352,61 @@ fn a_shutdown_answers_held_reads_and_ends() {
     assert!(read.data.is_empty() && read.at_tail && !read.end_of_segment);
     let info = GetStreamSegmentInfo { request_id: 1, segment: name(), token: String::new() };
     assert_eq!(executor.run(store.call(info.into())), Some(None));
+}
+
+#[test]
+fn a_table_that_is_overwritten_again_and_again_is_compacted_and_keeps_its_entries() {
+    let logs = MemoryLogs::new();
+    let (executor, store, _) = start(&logs);
+    let table = SegmentName::from("s/g_kvtable/0.#epoch.0");
+    let (request_id, token) = (1, String::new());
+    let asked = CreateTableSegment {
+        request_id,
+        segment: table.clone(),
+        token: token.clone(),
+        sorted_deprecated: false,
+        key_length: 0,
+        rollover_size_bytes: 0,
+    };
+    call(&executor, &store, asked.into());
+    let put = |executor: &Executor, store: &SegmentStore, name: &'static str, value: Bytes| {
+        let key = TableKey { key: name.into(), version: NULL };
+        let put = UpdateTableEntries {
+            request_id,
+            segment: table.clone(),
+            token: token.clone(),
+            entries: vec![TableEntry { key, value }],
+            table_segment_offset: -1,
+        };
+        let answer = call(executor, store, put.into());
+        assert!(matches!(answer, Command::TableEntriesUpdated(_)), "{answer:?}");
+    };
+    put(&executor, &store, "old", "never touched again".into());
+    put(&executor, &store, "empty", Bytes::new());
+    for round in 0..100_u8 {
+        put(&executor, &store, "hot", vec![round; 10_000].into());
+    }
+    for _ in 0..50 {
+        executor.poll_all();
+    }
+    let (restarted, recovered, _) = start(&logs.crashed());
+    for (executor, store) in [(executor, store), (restarted, recovered)] {
+        let (segment, token) = (table.clone(), token.clone());
+        let info = GetTableSegmentInfo { request_id, segment, token };
+        let Command::TableSegmentInfo(info) = call(&executor, &store, info.into()) else {
+            panic!()
+        };
+        assert_eq!(info.entry_count, 3);
+        assert!(info.start_offset > 0, "it was compacted");
+        assert!(info.length - info.start_offset < 500_000, "{info:?}");
+        let keys = ["old", "empty", "hot"];
+        let key = |name: &'static str| TableKey { key: name.into(), version: NULL };
+        let (segment, token) = (table.clone(), String::new());
+        let get = ReadTable { request_id, segment, token, keys: keys.map(key).into() };
+        let Command::TableRead(got) = call(&executor, &store, get.into()) else { panic!() };
+        let versions: Vec<_> = got.entries.iter().map(|entry| entry.key.version).collect();
+        assert_eq!(versions[..2], [0, 39], "versions stay");
+        let values: Vec<_> = got.entries.iter().map(|entry| &entry.value[..]).collect();
+        assert_eq!(values, [&b"never touched again"[..], b"", &[99; 10_000]]);
+    }
 }

@@ -9,7 +9,7 @@
 //! Little-endian. The values are the operation's payload, one behind the other.
 
 use super::{Key, ROW_BYTES};
-use bytes::{Buf as _, BufMut as _, BytesMut};
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use thalweg_types::codec::DecodeError;
 
 /// What a row of [`TableOp::Put`] takes in the log besides key and value, in bytes.
@@ -131,6 +131,13 @@ impl TableOp {
                 }
             }
         }
+    }
+
+    /// The operation's header.
+    pub fn to_bytes(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        self.encode(&mut out);
+        out.freeze()
     }
 
     /// Takes an operation from the front of `input`. Never panics, never allocates more than `input` holds.

@@ -2,7 +2,7 @@
 
 use super::{Row, Scan, Table, TableError, TableOp};
 use crate::place::{Answer, Place, Rows, Unfilled};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use thalweg_types::name::SegmentName;
 use thalweg_wire::segment::frame::FRAME_BYTES_MAX;
 use thalweg_wire::segment::{
@@ -171,9 +171,7 @@ impl Table {
 }
 
 fn rows(op: &TableOp, payload: Vec<Bytes>, reply: impl Into<Command>) -> Rows {
-    let mut header = BytesMut::new();
-    op.encode(&mut header);
-    Rows { header: header.freeze(), payload, reply: reply.into() }
+    Rows { header: op.to_bytes(), payload, reply: reply.into() }
 }
 
 /// The container asked a table for what no table does.
