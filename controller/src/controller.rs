@@ -96,6 +96,12 @@ struct Proposal {
     reply: oneshot::Sender<Result<Outcome, Refusal>>,
 }
 
+impl std::fmt::Debug for Controller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Controller").finish_non_exhaustive()
+    }
+}
+
 impl Controller {
     /// Restores the state from `log` and takes up what was under way. `segments` may answer later: nothing here waits
     /// for it.
@@ -113,9 +119,9 @@ impl Controller {
         let inner = Arc::new(Inner { config, env, segments, proposals, shared, progress });
         let unfinished = driver::unfinished(&inner.lock().state);
         inner.ensure_driven(unfinished);
-        let applier =
+        let actor =
             Applier { inner: Arc::clone(&inner), log, queue, clock, since: Since::default() };
-        inner.env.spawn.spawn("controller-applier", Box::pin(applier.run()));
+        inner.env.spawn.spawn("controller-applier", Box::pin(actor.run()));
         Ok(Self { inner })
     }
 

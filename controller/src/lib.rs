@@ -12,6 +12,7 @@ pub mod limits;
 pub mod record;
 mod rpc;
 pub mod segments;
+pub mod service;
 pub mod state;
 pub mod testing;
 

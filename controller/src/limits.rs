@@ -18,3 +18,7 @@ pub const SEGMENT_COMMANDS_MAX: usize = 64;
 pub const SNAPSHOT_AFTER_BYTES: usize = 4 * 1024 * 1024;
 /// Commands behind a snapshot after which the next one is taken.
 pub const SNAPSHOT_AFTER_COMMANDS: usize = 20_000;
+/// Requests of one native connection that are under way at once; beyond it the connection is not read.
+pub const REQUESTS_IN_FLIGHT_MAX: usize = 256;
+/// Room that is offered to one read of a native connection, in bytes.
+pub const REQUEST_READ_BYTES: usize = 8192;

@@ -407,3 +407,6 @@ fn versioned<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, RecordEr
     }
     Ok(codec::decode(&bytes[2..], bytes.len())?)
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,8 @@ mod convert;
 mod scope;
 mod segment;
 mod stream;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use crate::controller::{Controller, Ended};
 use crate::record::{Command, Name};

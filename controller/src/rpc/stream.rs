@@ -3,7 +3,7 @@
 use super::convert::{config_message, config_record, range_messages};
 use super::{invalid, not_found, scope_name, stream_name, unexpected};
 use crate::controller::Controller;
-use crate::record::{Command, Name};
+use crate::record::{Command, Name, StreamRecord};
 use crate::state::{Outcome, Refusal, Started, State, companion};
 use std::collections::BTreeSet;
 use thalweg_types::id::SegmentId;
@@ -96,7 +96,7 @@ impl Controller {
             }
             Err(Refusal::Deleting) => {
                 let deleted =
-                    |state: &State| state.any_stream(&name).is_none_or(|s| s.is_visible());
+                    |state: &State| state.any_stream(&name).is_none_or(StreamRecord::is_visible);
                 self.inner.wait_for(|state| deleted(state).then_some(())).await?;
                 DeleteStreamStatus::Success
             }
@@ -168,7 +168,7 @@ impl Controller {
         if epoch < 0 {
             return Err(invalid(format!("epoch {epoch} is negative")));
         }
-        let active = self.read(|state| state.stream(&name).map(|stream| stream.active_epoch()));
+        let active = self.read(|state| state.stream(&name).map(StreamRecord::active_epoch));
         let state = match active {
             Some(active) if epoch == active => ScaleState::InProgress,
             Some(active) if epoch < active => ScaleState::Success,

@@ -126,20 +126,32 @@ impl Spawn for Executor {
 struct Sleep {
     executor: Executor,
     at: Instant,
+    /// Its one entry among the timers, once it has been polled.
+    timer: Option<(Instant, u64)>,
 }
 
 impl Future for Sleep {
     type Output = ();
 
-    fn poll(self: std::pin::Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.executor.lock();
+    fn poll(mut self: std::pin::Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let state = Arc::clone(&self.executor.state);
+        let mut state = state.lock().expect("no task panics while it holds the executor");
         if state.now >= self.at {
             return Poll::Ready(());
         }
         state.next += 1;
-        let key = (self.at, state.next);
+        let fresh = (self.at, state.next);
+        let key = *self.timer.get_or_insert(fresh);
         state.timers.insert(key, context.waker().clone());
         Poll::Pending
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        if let Some(timer) = self.timer {
+            self.executor.lock().timers.remove(&timer);
+        }
     }
 }
 
@@ -149,7 +161,7 @@ impl Clock for Executor {
     }
 
     fn sleep_until(&self, at: Instant) -> BoxFuture<'static, ()> {
-        Box::pin(Sleep { executor: self.clone(), at })
+        Box::pin(Sleep { executor: self.clone(), at, timer: None })
     }
 
     fn wall(&self) -> WallTime {
