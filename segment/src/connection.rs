@@ -200,6 +200,8 @@ struct Session {
 impl Session {
     async fn submit(&mut self, to: ContainerId, what: What) -> Result<(), SubmitError> {
         self.touched.insert(to);
+        // Here the socket waits while too much of this connection is under way.
+        self.replies.charge(what.bytes()).await;
         let request = Request { connection: self.id, replies: self.replies.clone(), what };
         self.containers.submit(to, request).await
     }

@@ -312,11 +312,18 @@ impl Container {
 
     fn sequence(&mut self, request: Request, effects: &mut Effects) {
         let Request { connection, replies, what } = request;
+        let bytes = what.bytes();
         match what {
             What::ConnectionClosed => self.connection_closed(connection, effects),
             What::Append(append) => self.append(connection, &replies, &append, effects),
-            What::Command(_) if self.writers.is_closing(connection) => {}
-            What::Command(command) => self.command(connection, &replies, command, effects),
+            What::Command(command) => {
+                if !self.writers.is_closing(connection) {
+                    self.command(connection, &replies, command, effects);
+                }
+                if bytes > 0 {
+                    self.pend(Pending::Settle { replies, bytes });
+                }
+            }
         }
     }
 

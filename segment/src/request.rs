@@ -3,8 +3,8 @@
 //! A request is sequenced by the one container that holds its segment. Answers go straight to the connection's queue;
 //! the container releases one only when it is a committed fact. Answers to one writer keep the order of its appends.
 //!
-//! Two amounts are bounded here: bytes of appends that have not been answered ([`Replies::charge`]), and bytes queued
-//! towards a client that does not read ([`Replies::is_overrun`]).
+//! Two amounts are bounded here: bytes of appends and table updates that have not been answered ([`Replies::charge`]),
+//! and bytes queued towards a client that does not read ([`Replies::is_overrun`]).
 //!
 //! Not here: how a connection assembles blocks (the connection handler), what a request means (the container).
 
@@ -42,6 +42,18 @@ pub enum What {
     Append(Append),
     /// The connection has ended: its writers, held reads and large events go with it. Nothing of it follows.
     ConnectionClosed,
+}
+
+impl What {
+    /// Bytes to be stored, which count as under way until the container settles them: bounded per connection and per
+    /// container.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Append(append) => append.data.len(),
+            Self::Command(command @ Command::UpdateTableEntries(_)) => command.body_bytes(),
+            Self::Command(_) | Self::ConnectionClosed => 0,
+        }
+    }
 }
 
 /// One block of events, or of raw bytes: stored as one, or not at all. The container refuses it if `writer` was not

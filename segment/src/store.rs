@@ -122,7 +122,7 @@ pub struct Health {
 /// A container as the store sees it.
 struct Handle {
     queue: mpsc::Sender<Request>,
-    /// Bytes of appends that may still come in.
+    /// Bytes of appends and table updates that may still come in.
     room: Arc<Semaphore>,
     health: watch::Receiver<Health>,
 }
@@ -289,16 +289,17 @@ impl Containers for SegmentStore {
     fn submit(&self, to: ContainerId, request: Request) -> BoxFuture<'_, Result<(), SubmitError>> {
         Box::pin(async move {
             let handle = self.containers.get(to.0 as usize).ok_or(SubmitError::NotHere)?;
-            if let What::Append(append) = &request.what {
-                let permit = handle.room.acquire_many(room_for(append.data.len())).await;
-                permit.map_err(|_| SubmitError::Stopped)?.forget();
-            }
-            handle.queue.send(request).await.map_err(|_| SubmitError::Stopped)
+            // Not forgotten before the request is in the queue: a caller that gives up takes nothing with it.
+            let room = handle.room.acquire_many(room_for(request.what.bytes())).await;
+            let slot = handle.queue.reserve().await.map_err(|_| SubmitError::Stopped)?;
+            room.map_err(|_| SubmitError::Stopped)?.forget();
+            slot.send(request);
+            Ok(())
         })
     }
 }
 
-/// What an append of that many bytes takes of a container's room; never more than there is.
+/// What a request of that many bytes takes of a container's room; never more than there is.
 fn room_for(bytes: usize) -> u32 {
     u32::try_from(bytes.min(CONTAINER_IN_FLIGHT_BYTES_MAX)).expect("the room fits 32 bits")
 }

@@ -49,7 +49,7 @@ impl Blocks {
         Ok(())
     }
 
-    /// The writer whose block is open.
+    /// A block begins.
     pub(super) fn begin(&mut self, block: AppendBlock) -> Result<(), BlockError> {
         self.interrupt("AppendBlock")?;
         self.open = Some(block);

@@ -185,8 +185,6 @@ impl Input {
             return Err(InputError::EventNumber(append.event_number));
         }
         let to = append.segment.container(session.containers.count());
-        // Here the socket waits while too much of this connection is under way.
-        session.replies.charge(append.data.len()).await;
         // A writer whose container has gone is told by the end of the connection, and sets up anew.
         session.submit(to, What::Append(append)).await.map_err(|_| InputError::Stopped)
     }

@@ -38,6 +38,11 @@ pub(super) enum Pending {
         request_id: i64,
         bytes: usize,
     },
+    /// Bytes of a request that was no append are no longer under way.
+    Settle {
+        replies: Replies,
+        bytes: usize,
+    },
     /// A table's head is to be compacted: what it needs is committed then.
     Compact {
         segment: SegmentKey,

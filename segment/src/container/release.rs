@@ -53,6 +53,9 @@ impl Container {
                         self.writers.refuse(session, refusal, number, request_id, effects);
                     effects.push(Effect::Settle { replies, bytes });
                 }
+                Pending::Settle { replies, bytes } => {
+                    effects.push(Effect::Settle { replies, bytes });
+                }
                 Pending::Compact { segment, plan } => {
                     effects.push(Effect::LoadRows { segment, plan });
                 }
