@@ -9,6 +9,7 @@ fn name() -> Name {
     Name::new("s", "a")
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "tests build each command in place")]
 fn apply(state: &mut State, command: Command) -> Result<Outcome, Refusal> {
     let outcome = state.apply(&command, STAMP);
     state.check();
