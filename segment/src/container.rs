@@ -40,6 +40,9 @@ mod state;
 mod tables;
 mod writers;
 
+#[cfg(test)]
+mod tests;
+
 pub use codec::FormatError;
 pub use recovery::{RecoveryError, Replayed};
 pub use state::Mismatch;
