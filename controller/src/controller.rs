@@ -111,7 +111,7 @@ impl Controller {
         segments: Arc<dyn Segments>,
         config: Config,
     ) -> Result<Self, StartError> {
-        let (state, applied) = restore(log.as_ref())?;
+        let (state, applied, since) = restore(log.as_ref())?;
         let (proposals, queue) = mpsc::channel(PROPOSALS_MAX);
         let clock = LogClock { base_ms: state.record().clock_ms, origin: env.clock.now() };
         let shared = Mutex::new(Shared { state, driven: BTreeSet::new() });
@@ -119,8 +119,7 @@ impl Controller {
         let inner = Arc::new(Inner { config, env, segments, proposals, shared, progress });
         let unfinished = driver::unfinished(&inner.lock().state);
         inner.ensure_driven(unfinished);
-        let actor =
-            Applier { inner: Arc::clone(&inner), log, queue, clock, since: Since::default() };
+        let actor = Applier { inner: Arc::clone(&inner), log, queue, clock, since };
         inner.env.spawn.spawn("controller-applier", Box::pin(actor.run()));
         Ok(Self { inner })
     }
@@ -254,16 +253,19 @@ impl Register for Controller {
     }
 }
 
-/// The state that `log` holds, and the index of its last command.
-fn restore(log: &dyn MetadataLog) -> Result<(State, u64), StartError> {
+/// The state that `log` holds, the index of its last command, and what lies behind its snapshot: otherwise many short
+/// lives would never reach the next one.
+fn restore(log: &dyn MetadataLog) -> Result<(State, u64, Since), StartError> {
     let recovered = log.recovered();
-    let (mut state, mut applied) = (State::genesis(), 0);
+    let (mut state, mut applied, mut since) = (State::genesis(), 0, Since::default());
     if let Some((index, bytes)) = recovered.snapshot {
         let found = record::decode_state(&bytes);
         state = State::restore(found.map_err(|error| StartError::Snapshot { index, error })?);
         applied = index;
     }
     for (index, bytes) in recovered.commands {
+        since.commands += 1;
+        since.bytes += bytes.len();
         let found = record::decode_command(&bytes);
         let (stamp, command) = found.map_err(|error| StartError::Command { index, error })?;
         // A refusal was given as the answer then, and is given again now.
@@ -271,7 +273,7 @@ fn restore(log: &dyn MetadataLog) -> Result<(State, u64), StartError> {
         applied = index;
     }
     state.check();
-    Ok((state, applied))
+    Ok((state, applied, since))
 }
 
 /// Log time: goes on from where the log stopped, at the pace of this node's monotonic clock.

@@ -7,6 +7,7 @@
 //! Deliberately not here: connections to other replicas, and placement (there is one place).
 
 mod container;
+mod metadata;
 mod replay;
 mod takeover;
 
@@ -18,6 +19,7 @@ use crate::storage::{Storage, StorageProgress};
 use crate::writer::{self, StopReason};
 use bytes::Bytes;
 use container::Container;
+pub use metadata::LocalMetadataLog;
 use replay::LocalReplay;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};

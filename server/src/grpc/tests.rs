@@ -198,7 +198,7 @@ fn statuses_have_the_numbers_of_the_interface() {
 #[test]
 fn a_configuration_comes_back_as_clients_need_it() {
     let config = StreamConfig::fixed(StreamName::new("s", "a"), 2);
-    let message = map::response::stream_configuration(Response::StreamConfiguration(config));
+    let message = response::stream_configuration(Response::StreamConfiguration(config));
     let message = message.unwrap();
     assert_eq!(message.tags, Some(proto::Tags::default()), "absent tags are an error to clients");
     assert_eq!(message.retention_policy, None);
@@ -219,23 +219,21 @@ fn a_retention_of_type_zero_is_none_and_an_unknown_policy_is_refused() {
         scaling_policy: Some(proto::ScalingPolicy { scale_type, ..Default::default() }),
         ..Default::default()
     };
-    let Ok(Request::CreateStream(mapped)) = map::request::create_stream(config(0, 0)) else {
-        panic!()
-    };
+    let Ok(Request::CreateStream(mapped)) = request::create_stream(config(0, 0)) else { panic!() };
     assert_eq!(mapped.retention, None);
     for odd in [config(3, 0), config(-1, 0), config(0, 3), config(0, -1)] {
-        assert_eq!(map::request::create_stream(odd).unwrap_err().code, Code::InvalidArgument);
+        assert_eq!(request::create_stream(odd).unwrap_err().code, Code::InvalidArgument);
     }
 }
 
 #[test]
 fn absent_parts_of_a_message_are_empty_ones() {
-    let mapped = map::request::truncate_stream(proto::StreamCut::default());
+    let mapped = request::truncate_stream(proto::StreamCut::default());
     assert_eq!(
         mapped,
         Ok(Request::TruncateStream(thalweg_wire::controller::CutOfStream::default()))
     );
-    let mapped = map::request::commit_transaction(proto::TxnRequest {
+    let mapped = request::commit_transaction(proto::TxnRequest {
         timestamp: i64::MIN,
         ..Default::default()
     });
@@ -245,6 +243,6 @@ fn absent_parts_of_a_message_are_empty_ones() {
 
 #[test]
 fn an_answer_to_another_request_is_no_answer() {
-    assert!(map::response::create_scope(Response::Exists(true)).is_none());
-    assert!(map::response::head(None)(Response::Exists(true)).is_none());
+    assert!(response::create_scope(Response::Exists(true)).is_none());
+    assert!(response::head(None)(Response::Exists(true)).is_none());
 }

@@ -93,13 +93,13 @@ impl Shared {
     fn open(self: &Arc<Self>, name: &str, how: Open) -> io::Result<Arc<dyn File>> {
         check_name(name)?;
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
-        let made = match how {
+        let making = match how {
             Open::Existing => OFlags::empty(),
             Open::New => OFlags::CREATE | OFlags::EXCL,
             Open::Either => OFlags::CREATE,
         };
         let mode = Mode::from_raw_mode(0o640);
-        let buffered = rustix::fs::openat(&self.directory, name, flags | made, mode)
+        let buffered = rustix::fs::openat(&self.directory, name, flags | making, mode)
             .map_err(|error| self.explain("open", name, error))?;
         // Not every file system can: then everything goes through the page cache.
         let direct = rustix::fs::openat(&self.directory, name, flags | OFlags::DIRECT, mode).ok();
