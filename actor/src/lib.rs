@@ -8,6 +8,7 @@ pub mod clock;
 pub mod disk;
 pub mod entropy;
 pub mod env;
+pub mod explore;
 pub mod machine;
 pub mod network;
 pub mod planted;

@@ -96,17 +96,17 @@ pub use on::{fires, is_on, probes, reached, start_run};
 #[cfg(not(feature = "planted"))]
 mod off {
     /// Always false: nothing is planted in this build.
-    #[inline(always)]
+    #[inline]
     pub const fn is_on(_bug: &str) -> bool {
         false
     }
 
     /// Does nothing in this build.
-    #[inline(always)]
+    #[inline]
     pub const fn reached(_site: &str) {}
 
     /// Always false in this build.
-    #[inline(always)]
+    #[inline]
     pub const fn fires(_site: &str) -> bool {
         false
     }
