@@ -23,7 +23,7 @@ mod tests;
 use crate::request::{ConnectionId, Replies, Request, What, replies};
 pub(crate) use input::target;
 use input::{Ending, Input};
-use notice::Notices;
+pub use notice::Notices;
 use output::Written;
 use std::collections::BTreeSet;
 use std::pin::{Pin, pin};

@@ -9,7 +9,7 @@ pub(crate) mod scope;
 pub(crate) mod stream;
 pub(crate) mod write;
 
-use crate::{logging, os};
+use crate::{logging, os, standalone};
 use clap::{Args, Parser, Subcommand};
 use thalweg_actor::network::Endpoint;
 use thalweg_client::Client;
@@ -28,6 +28,8 @@ pub(crate) struct Cli {
 /// Each command is a module of its own.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Run a node: every role in one process, data in one folder.
+    Standalone(standalone::Options),
     /// Create, list and delete scopes.
     #[command(subcommand)]
     Scope(scope::Command),
@@ -49,6 +51,7 @@ impl Command {
     /// Does it. A server runs until it is told to stop.
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         match self {
+            Self::Standalone(options) => standalone::run(options).await,
             Self::Scope(command) => scope::run(command).await,
             Self::Stream(command) => stream::run(command).await,
             Self::Write(options) => write::run(options).await,

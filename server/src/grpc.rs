@@ -17,8 +17,11 @@ use thalweg_controller::Controller;
 use thalweg_wire::controller::{Request, Response, RpcError};
 use tonic::Status;
 
+/// Answers HTTP/2 requests. Cheap to clone.
+pub(crate) type Server = ControllerServiceServer<Service>;
+
 /// The service over `controller`, to be added to a server for HTTP/2.
-pub(crate) fn service(controller: Controller) -> ControllerServiceServer<Service> {
+pub(crate) fn service(controller: Controller) -> Server {
     ControllerServiceServer::new(Service { controller })
 }
 

@@ -5,6 +5,7 @@ mod exit;
 mod grpc;
 mod logging;
 mod os;
+mod standalone;
 
 use clap::Parser as _;
 use std::process::ExitCode;

@@ -13,6 +13,7 @@ pub(crate) mod clock;
 pub(crate) mod entropy;
 pub(crate) mod file;
 mod nodisk;
+pub(crate) mod process;
 pub(crate) mod spawn;
 pub(crate) mod tcp;
 #[cfg(test)]
@@ -25,9 +26,9 @@ use thalweg_actor::env::Env;
 
 /// The world of a server that keeps its data in `disk`, with its ports claimed in `network`. To be called inside the
 /// runtime.
-pub(crate) fn env(network: tcp::Tcp, disk: Arc<dyn Disk>) -> io::Result<Env> {
+pub(crate) fn env(network: Arc<tcp::Tcp>, disk: Arc<dyn Disk>) -> io::Result<Env> {
     Ok(Env {
-        network: Arc::new(network),
+        network,
         disk,
         clock: Arc::new(clock::SystemClock::default()),
         entropy: Arc::new(entropy::SystemEntropy::open()?),
@@ -37,7 +38,7 @@ pub(crate) fn env(network: tcp::Tcp, disk: Arc<dyn Disk>) -> io::Result<Env> {
 
 /// The world of a client. To be called inside the runtime.
 pub(crate) fn client_env() -> io::Result<Env> {
-    env(tcp::Tcp::default(), Arc::new(nodisk::NoDisk))
+    env(Arc::default(), Arc::new(nodisk::NoDisk))
 }
 
 /// The threads that everything but the disk runs on: as many as there are processors, and never just one, so that no

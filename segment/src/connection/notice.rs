@@ -11,7 +11,7 @@ const LINES_MAX: u64 = 10;
 const WINDOW: Duration = Duration::from_secs(1);
 
 /// Bounds what a stranger can write into the log.
-pub(super) struct Notices {
+pub struct Notices {
     clock: Arc<dyn Clock>,
     /// Which second it is, by the clock.
     window: AtomicU64,
@@ -19,13 +19,14 @@ pub(super) struct Notices {
 }
 
 impl Notices {
-    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+    /// Nothing said yet.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
         Self { clock, window: AtomicU64::new(0), lines: AtomicU64::new(0) }
     }
 
     /// Logs a line unless there were too many in this second; the first one of a later second says how many are
     /// missing.
-    pub(super) fn say(&self, line: impl FnOnce() -> String) {
+    pub fn say(&self, line: impl FnOnce() -> String) {
         let (said, left_out) = self.count();
         if left_out > 0 {
             warn!("{left_out} lines like the last ones were left out");

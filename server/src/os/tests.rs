@@ -122,7 +122,7 @@ async fn the_real_network_keeps_the_promises_of_the_seam() {
 async fn a_claimed_port_is_nobody_elses_and_opens_only_when_it_is_listened_on() {
     let tcp = tcp::Tcp::default();
     let claimed = tcp.claim(&Endpoint::from("127.0.0.1:0")).await.unwrap();
-    let env = env(tcp, Arc::new(nodisk::NoDisk)).unwrap();
+    let env = env(Arc::new(tcp), Arc::new(nodisk::NoDisk)).unwrap();
     let refused = env.network.connect(&claimed).await.err().unwrap();
     assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
     let mut listener = env.network.listen(&claimed).await.unwrap();

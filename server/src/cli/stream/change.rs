@@ -21,6 +21,7 @@ const END: i64 = -1;
 const SCALE_POLL: Duration = Duration::from_millis(20);
 
 /// What to create.
+#[expect(clippy::struct_field_names, reason = "a field is named as its flag is")]
 #[derive(Args, Debug)]
 pub(crate) struct Create {
     #[command(flatten)]

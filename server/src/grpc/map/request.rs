@@ -114,7 +114,7 @@ pub(in crate::grpc) fn update_stream(config: proto::StreamConfig) -> Mapped {
 macro_rules! requests {
     ($($name:ident($message:pat => $of:ident) = $request:expr;)+) => {
         $(
-            #[expect(clippy::unnecessary_wraps, reason = "one signature for all requests")]
+            #[allow(clippy::unnecessary_wraps, reason = "one signature for all requests")]
             pub(in crate::grpc) fn $name($message: proto::$of) -> Mapped {
                 Ok($request)
             }

@@ -1,0 +1,59 @@
+//! What `/metrics` shows. Everything is read when it is asked for: counting costs the paths of events nothing.
+
+use super::view::{State, View};
+use crate::os::process;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use std::fmt;
+
+impl Collector for View {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut page = Page(encoder);
+        process_metrics(&mut page)?;
+        let is_held = matches!(self.state(), State::Held(_));
+        page.gauge("thalweg_appends_held", "1 while appends wait for disk space", is_held.into())?;
+        page.gauge("thalweg_segments", "Segments that are stored", count(self.segments()))?;
+        page.gauge(
+            "thalweg_segment_connections",
+            "Open connections of the segment store",
+            count(self.segment_connections()),
+        )?;
+        page.gauge(
+            "thalweg_controller_connections",
+            "Open connections of the controller",
+            count(self.controller_connections()),
+        )?;
+        page.gauge(
+            "thalweg_cache_bytes",
+            "Log payload in memory for readers",
+            count(self.cache_bytes()),
+        )
+    }
+}
+
+fn process_metrics(page: &mut Page<'_>) -> fmt::Result {
+    page.gauge("process_resident_memory_bytes", "Resident memory", process::memory())?;
+    page.gauge("process_open_fds", "Open files and sockets", process::open_files())?;
+    let cpu = ConstCounter::new(process::cpu().as_secs_f64());
+    page.metric("process_cpu_seconds", "CPU time of all threads", &cpu)
+}
+
+fn count(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+/// One answer to `/metrics`.
+struct Page<'a>(DescriptorEncoder<'a>);
+
+impl Page<'_> {
+    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let value = i64::try_from(value).unwrap_or(i64::MAX);
+        self.metric(name, help, &ConstGauge::new(value))
+    }
+
+    fn metric(&mut self, name: &str, help: &str, metric: &impl EncodeMetric) -> fmt::Result {
+        metric.encode(self.0.encode_descriptor(name, help, None, metric.metric_type())?)
+    }
+}
