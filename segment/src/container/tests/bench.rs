@@ -2,6 +2,7 @@
 
 use crate::cache::Payloads;
 use crate::container::{Container, Effect, Input, Load, Parts, Recovery, Start, Tuning};
+use crate::place::Place;
 use crate::request::{Append, ConnectionId, Outbox, Outgoing, Replies, Request, What, replies};
 use bytes::{Bytes, BytesMut};
 use std::collections::BTreeMap;
@@ -193,6 +194,7 @@ impl Bench {
 
     fn perform(&mut self, effects: Vec<Effect>) {
         let mut was_stored = false;
+        let mut loaded = Vec::new();
         for effect in effects {
             match effect {
                 Effect::Append { entry, content } => {
@@ -209,6 +211,10 @@ impl Bench {
                 Effect::Reply { replies, command } => replies.send(command),
                 Effect::Close { replies, reason } => replies.close(reason),
                 Effect::Load(load) => self.load(load),
+                Effect::LoadRows { segment, plan } => {
+                    let values = plan.values.iter().map(|place| self.value(*place)).collect();
+                    loaded.push(Input::RowsLoaded { segment, plan, values });
+                }
                 Effect::Settle { bytes, .. } => self.settled += bytes,
                 Effect::SetKeepFrom { keep_from, snapshots } => {
                     assert!(keep_from >= self.keep_from, "it never goes back");
@@ -220,10 +226,21 @@ impl Bench {
             }
         }
         if was_stored {
+            loaded.push(Input::KeepFromSet);
+        }
+        for input in loaded {
             let mut effects = Vec::new();
-            self.container.step(self.now, Input::KeepFromSet, &mut effects);
+            self.container.step(self.now, input, &mut effects);
             self.perform(effects);
         }
+    }
+
+    fn value(&self, place: Place) -> Bytes {
+        let payload = Payloads::new(std::slice::from_ref(&self.log[&place.address].payload));
+        let mut value = BytesMut::new();
+        let (position, len) = (place.position as usize, place.len as usize);
+        assert!(payload.pieces(position, len, |piece| value.extend_from_slice(&piece)));
+        value.freeze()
     }
 
     fn load(&self, load: Load) {
