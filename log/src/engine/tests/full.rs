@@ -33,14 +33,14 @@ fn a_full_disk_holds_appends_lets_exempt_entries_and_facts_pass_and_goes_on_afte
         assert!(engine.progress().borrow().passed.contains(&passed));
         // A fence of the held ledger waits with it; one of another ledger does not.
         let waits = engine.stage(Frame::Fence { ledger: ONE, by: Epoch(2) }).unwrap();
-        let passes = engine.stage(Frame::Fence { ledger: TWO, by: Epoch(2) }).unwrap();
-        durable(&engine, passes).await.unwrap();
+        let beyond = engine.stage(Frame::Fence { ledger: TWO, by: Epoch(2) }).unwrap();
+        durable(&engine, beyond).await.unwrap();
         assert!(!engine.progress().borrow().covers(waits));
         assert!(!engine.progress().borrow().covers(last));
         disk.set_capacity(Some(8 * 1024 * 1024));
         durable(&engine, waits).await.unwrap();
         assert!(engine.progress().borrow().held.is_none());
-        assert_eq!(engine.progress().borrow().durable, passes);
+        assert_eq!(engine.progress().borrow().durable, beyond);
         expect(&engine, ONE, 0..150, 3000).await;
         engine.check();
     });
