@@ -9,7 +9,8 @@
 //! 1. Each state is expanded at most once, and a search that says `completed` has expanded every one.
 //! 2. The trace of a violation, applied to the start, violates again.
 //!
-//! Deliberately not here: which actions commute, and which states are equal (the world's fingerprint decides), and time.
+//! Deliberately not here: which actions commute, and which states are equal (the fingerprint of the world decides), and
+//! time.
 
 mod digest;
 mod visited;

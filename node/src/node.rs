@@ -164,7 +164,8 @@ impl Node {
             biased;
             () = stopped => {}
             () = self.env.clock.sleep_until(deadline) => {
-                tracing::warn!(seconds = DRAIN_MAX.as_secs(), "stopping takes too long, the rest is left to the next start");
+                let seconds = DRAIN_MAX.as_secs();
+                tracing::warn!(seconds, "stopping takes too long: the rest is left to the next start");
             }
         }
     }

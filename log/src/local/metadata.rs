@@ -1,8 +1,8 @@
 //! The controller's log of a node with one voter: its commands lie on the storage of this process.
 //!
-//! There is one replica and no quorum, so what is durable here is committed. Each mount writes a ledger of its own epoch
-//! behind those of the mounts before; a command that was durable but never acknowledged is kept, as any outcome of it is
-//! allowed.
+//! There is one replica and no quorum, so what is durable here is committed. Each mount writes a ledger of its own
+//! epoch behind those of the mounts before; a command that was durable but never acknowledged is kept, as any outcome
+//! of it is allowed.
 //!
 //! Invariants
 //! 1. Indexes have no gap: neither in a ledger nor from one to the next.
