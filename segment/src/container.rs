@@ -221,7 +221,27 @@ pub(crate) struct Container {
     transients_made: u64,
     /// Tables whose compaction is under way, or impossible.
     compacting: BTreeSet<SegmentKey>,
+    acknowledged: Acknowledged,
     has_stopped: bool,
+}
+
+/// Appends that have been acknowledged since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Acknowledged {
+    /// Blocks that were appended as one.
+    pub blocks: u64,
+    /// Events in them, as their writers counted them.
+    pub events: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Acknowledged {
+    fn add(&mut self, bytes: usize, events: u32) {
+        self.blocks += 1;
+        self.events += u64::from(events);
+        self.bytes += bytes as u64;
+    }
 }
 
 /// Everything a step writes to.

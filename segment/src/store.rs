@@ -6,6 +6,7 @@
 //!
 //! Not here: which containers belong to this process (all of them so far), and the connections themselves.
 
+mod count;
 mod load;
 mod recover;
 mod shell;
@@ -14,8 +15,9 @@ mod tests;
 
 use crate::cache::Cache;
 use crate::connection::{Connections, Containers, SubmitError, target};
-use crate::container::{RecoveryError, Replayed, Tuning};
+use crate::container::{Acknowledged, RecoveryError, Replayed, Tuning};
 use crate::request::{ConnectionId, Outgoing, Request, What, replies};
+use count::Count;
 use shell::Shell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -125,6 +127,7 @@ struct Handle {
     /// Bytes of appends and table updates that may still come in.
     room: Arc<Semaphore>,
     health: watch::Receiver<Health>,
+    count: Arc<Count>,
 }
 
 /// The containers of this process. Share it in an [`Arc`].
@@ -164,6 +167,7 @@ impl SegmentStore {
             let room = Arc::new(Semaphore::new(CONTAINER_IN_FLIGHT_BYTES_MAX));
             let (report, health) = watch::channel(Health::default());
             let (started, start) = oneshot::channel();
+            let count = Arc::new(Count::default());
             let shell = Shell {
                 clock: Arc::clone(&clock),
                 spawn: Arc::clone(&spawn),
@@ -174,10 +178,11 @@ impl SegmentStore {
                 requests,
                 room: Arc::clone(&room),
                 health: report,
+                count: Arc::clone(&count),
                 stop: stop.subscribe(),
             };
             spawn.spawn("segment container", Box::pin(shell.run(started)));
-            containers.push(Handle { queue, room, health });
+            containers.push(Handle { queue, room, health, count });
             starts.push((container, start));
         }
         let mut report = StartReport::default();
@@ -250,6 +255,18 @@ impl SegmentStore {
             ready.map_or(std::task::Poll::Pending, std::task::Poll::Ready)
         })
         .await
+    }
+
+    /// Appends that have been acknowledged since the start, all containers together.
+    pub fn acknowledged(&self) -> Acknowledged {
+        self.containers.iter().fold(Acknowledged::default(), |sum, handle| {
+            let one = handle.count.get();
+            Acknowledged {
+                blocks: sum.blocks + one.blocks,
+                events: sum.events + one.events,
+                bytes: sum.bytes + one.bytes,
+            }
+        })
     }
 
     /// Bytes of log payload in memory for readers.

@@ -72,7 +72,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         }
         started = Node::start(env.clone(), config) => started?,
     };
-    let serving = Serving::open(node, &env, &tcp, ports).await?;
+    let serving = Serving::open(node, &env, (&tcp, ports), Arc::clone(&folder)).await?;
     out::text(&banner(&folder, &report, ports, &store_uri))?;
     serving.until_told(&mut signals).await
 }
@@ -106,10 +106,15 @@ struct Serving {
 }
 
 impl Serving {
-    async fn open(node: Node, env: &Env, tcp: &Tcp, ports: Ports) -> anyhow::Result<Self> {
+    async fn open(
+        node: Node,
+        env: &Env,
+        (tcp, ports): (&Tcp, Ports),
+        folder: Arc<Folder>,
+    ) -> anyhow::Result<Self> {
         let clock = Arc::clone(&env.clock);
         let edge = Edge::new(node.controller().clone(), clock, Arc::clone(&env.spawn));
-        let view = Arc::new(View::new(&node, Arc::clone(&edge)));
+        let view = Arc::new(View::new(folder, &node, Arc::clone(&edge)));
         let cannot = |flag: &str| format!("{flag}: cannot listen there any more");
         let store = env.network.listen(&endpoint(ports.segment_store)).await;
         node.serve_segments(store.with_context(|| cannot("--segment-store"))?);

@@ -144,13 +144,18 @@ impl Core {
         self.state.lock().expect("no holder of the engine's state panics")
     }
 
-    /// Ends the engine: nothing beyond what is announced may be relied on.
+    /// Ends the engine because of a failure: nothing beyond what is announced may be relied on.
     pub(super) fn stop(&self, reason: String) {
-        let mut state = self.lock();
-        if state.stopped.is_none() {
+        if self.lock().stopped.is_none() {
             tracing::error!(folder = self.folder, reason, "the disk log has stopped");
-            state.stopped = Some(Arc::from(reason));
         }
+        self.end(reason);
+    }
+
+    /// Ends the engine.
+    pub(super) fn end(&self, reason: String) {
+        let mut state = self.lock();
+        state.stopped.get_or_insert_with(|| Arc::from(reason));
         self.announce(&state);
         drop(state);
         self.work.notify_one();

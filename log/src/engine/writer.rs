@@ -362,7 +362,7 @@ impl Writer {
         let outcome = superblock.change(|content| content.clean = clean).await;
         drop(superblock);
         match outcome {
-            Ok(()) => self.core.stop("shut down".to_owned()),
+            Ok(()) => self.core.end("shut down".to_owned()),
             Err(error) => self.core.stop(format!("writing a superblock failed: {error}")),
         }
     }

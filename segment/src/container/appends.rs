@@ -77,7 +77,8 @@ impl Container {
             Verdict::Store { segment, offset, change } => {
                 self.store(segment, offset, change, append, effects);
                 let length = offset + i64::try_from(bytes).expect("bounded by an entry");
-                self.pend(Pending::Ack { session, number, request_id, length, bytes });
+                let events = append.event_count;
+                self.pend(Pending::Ack { session, number, request_id, length, bytes, events });
             }
             Verdict::Refuse(refusal) => {
                 if planted!("PB-S10") && refusal == Refusal::Position {

@@ -29,6 +29,7 @@ pub(super) enum Pending {
         request_id: i64,
         length: i64,
         bytes: usize,
+        events: u32,
     },
     /// An append is not stored.
     Refuse {

@@ -9,7 +9,7 @@ use crate::container::reads::Tail;
 use crate::container::snapshots::{Retention, behind};
 use crate::container::state::{At, Mismatch, State};
 use crate::container::writers::Writers;
-use crate::container::{Container, Effects, Tuning, snapshot};
+use crate::container::{Acknowledged, Container, Effects, Tuning, snapshot};
 use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeSet, VecDeque};
 use thalweg_actor::{planted, probe};
@@ -243,6 +243,7 @@ impl Container {
             reads_held: 0,
             transients_made: 0,
             compacting: BTreeSet::new(),
+            acknowledged: Acknowledged::default(),
             has_stopped: false,
         };
         container.log(&Operation::OwnerStart { epoch: start.epoch }, [], effects);
@@ -270,5 +271,10 @@ impl Container {
     /// How many segments there are.
     pub(crate) fn segments(&self) -> usize {
         self.state.segments.len()
+    }
+
+    /// What has been acknowledged since the start.
+    pub(crate) fn acknowledged(&self) -> Acknowledged {
+        self.acknowledged
     }
 }

@@ -45,7 +45,8 @@ impl Container {
                     self.writers.send_acks(effects);
                     effects.push(Effect::Close { replies, reason });
                 }
-                Pending::Ack { session, number, request_id, length, bytes } => {
+                Pending::Ack { session, number, request_id, length, bytes, events } => {
+                    self.acknowledged.add(bytes, events);
                     self.writers.acknowledge(session, number, request_id, length, bytes);
                 }
                 Pending::Refuse { session, refusal, number, request_id, bytes } => {

@@ -1,5 +1,6 @@
 //! The task of one container: recovers it, then feeds the machine and does what it asks for.
 
+use super::count::Count;
 use super::load::{Source, lowest};
 use super::recover::{Recovered, recover};
 use super::{Health, StartError};
@@ -35,6 +36,7 @@ pub(super) struct Shell {
     pub(super) requests: mpsc::Receiver<Request>,
     pub(super) room: Arc<Semaphore>,
     pub(super) health: watch::Sender<Health>,
+    pub(super) count: Arc<Count>,
     pub(super) stop: watch::Receiver<bool>,
 }
 
@@ -239,6 +241,7 @@ impl Running {
                 self.cache(entry, &payload);
             }
             self.step(Input::Committed { upto });
+            self.shell.count.set(self.machine.acknowledged());
         }
         if progress.stopped.is_some() && self.stopped.is_none() {
             probe!("container: the log has stopped");

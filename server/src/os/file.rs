@@ -23,6 +23,7 @@ use rustix::io::{Errno, ReadWriteFlags};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use thalweg_actor::BoxFuture;
 use thalweg_actor::disk::{Disk, File, Open, Space};
@@ -49,6 +50,8 @@ struct Shared {
     threads: Threads,
     /// Why nothing may be written any more.
     failed: Mutex<Option<String>>,
+    syncs: AtomicU64,
+    written_bytes: AtomicU64,
 }
 
 impl Folder {
@@ -57,13 +60,24 @@ impl Folder {
         let (path, directory, lock) = lock::claim(path)?;
         let threads =
             Threads::start().map_err(|error| FolderError::Threads { path: path.clone(), error })?;
-        let shared = Arc::new(Shared { path, directory, threads, failed: Mutex::new(None) });
+        let (failed, syncs, written_bytes) = Default::default();
+        let shared = Arc::new(Shared { path, directory, threads, failed, syncs, written_bytes });
         Ok(Self { shared, _lock: lock })
     }
 
     /// The absolute path.
     pub(crate) fn path(&self) -> &Path {
         &self.shared.path
+    }
+
+    /// Syncs of files that have succeeded.
+    pub(crate) fn syncs(&self) -> u64 {
+        self.shared.syncs.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that have been written, but for the zeros of new files.
+    pub(crate) fn written_bytes(&self) -> u64 {
+        self.shared.written_bytes.load(Ordering::Relaxed)
     }
 }
 
@@ -249,6 +263,7 @@ impl FileInner {
     fn write(&self, offset: u64, chunks: &[Bytes], scratch: &mut Aligned) -> io::Result<()> {
         self.folder.check_not_failed()?;
         let len: usize = chunks.iter().map(Bytes::len).sum();
+        self.folder.written_bytes.fetch_add(len as u64, Ordering::Relaxed);
         if let Some(direct) = &self.direct
             && direct::is_aligned(offset, len)
         {
@@ -282,7 +297,9 @@ impl FileInner {
     fn sync(&self) -> io::Result<()> {
         self.folder.check_not_failed()?;
         rustix::fs::fdatasync(self.buffered.as_fd())
-            .map_err(|error| self.folder.fail(self.explain("sync", error)))
+            .map_err(|error| self.folder.fail(self.explain("sync", error)))?;
+        self.folder.syncs.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

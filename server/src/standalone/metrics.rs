@@ -14,22 +14,37 @@ impl Collector for View {
         process_metrics(&mut page)?;
         let is_held = matches!(self.state(), State::Held(_));
         page.gauge("thalweg_appends_held", "1 while appends wait for disk space", is_held.into())?;
-        page.gauge("thalweg_segments", "Segments that are stored", count(self.segments()))?;
-        page.gauge(
-            "thalweg_segment_connections",
-            "Open connections of the segment store",
-            count(self.segment_connections()),
-        )?;
-        page.gauge(
-            "thalweg_controller_connections",
-            "Open connections of the controller",
-            count(self.controller_connections()),
-        )?;
-        page.gauge(
-            "thalweg_cache_bytes",
-            "Log payload in memory for readers",
-            count(self.cache_bytes()),
-        )
+        for (name, help, value) in [
+            ("thalweg_segments", "Segments that are stored", self.segments()),
+            (
+                "thalweg_segment_connections",
+                "Open connections of the segment store",
+                self.segment_connections(),
+            ),
+            (
+                "thalweg_controller_connections",
+                "Open connections of the controller",
+                self.controller_connections(),
+            ),
+            ("thalweg_cache_bytes", "Log payload in memory for readers", self.cache_bytes()),
+        ] {
+            page.gauge(name, help, u64::try_from(value).unwrap_or(u64::MAX))?;
+        }
+        let (acknowledged, folder) = (self.acknowledged(), self.folder());
+        for (name, help, value) in [
+            ("thalweg_append_blocks", "Append blocks acknowledged", acknowledged.blocks),
+            ("thalweg_append_events", "Events acknowledged", acknowledged.events),
+            ("thalweg_append_bytes", "Bytes of acknowledged appends", acknowledged.bytes),
+            ("thalweg_disk_syncs", "Syncs of files in the data folder", folder.syncs()),
+            (
+                "thalweg_disk_written_bytes",
+                "Bytes written to the data folder, but for the zeros of new files",
+                folder.written_bytes(),
+            ),
+        ] {
+            page.metric(name, help, &ConstCounter::new(value))?;
+        }
+        Ok(())
     }
 }
 
@@ -38,10 +53,6 @@ fn process_metrics(page: &mut Page<'_>) -> fmt::Result {
     page.gauge("process_open_fds", "Open files and sockets", process::open_files())?;
     let cpu = ConstCounter::new(process::cpu().as_secs_f64());
     page.metric("process_cpu_seconds", "CPU time of all threads", &cpu)
-}
-
-fn count(count: usize) -> u64 {
-    u64::try_from(count).unwrap_or(u64::MAX)
 }
 
 /// One answer to `/metrics`.

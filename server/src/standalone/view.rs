@@ -1,6 +1,7 @@
 //! A running node as its HTTP port shows it.
 
 use super::edge::Edge;
+use crate::os::file::Folder;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,6 +9,7 @@ use thalweg_log::engine::Engine;
 use thalweg_log::storage::Storage as _;
 use thalweg_node::Node;
 use thalweg_segment::connection::Connections;
+use thalweg_segment::container::Acknowledged;
 use thalweg_segment::store::SegmentStore;
 
 /// How the node fares.
@@ -25,6 +27,7 @@ pub(super) enum State {
 
 /// What can be seen of the node without asking its actors.
 pub(super) struct View {
+    folder: Arc<Folder>,
     log: Arc<Engine>,
     store: Arc<SegmentStore>,
     connections: Arc<Connections>,
@@ -33,8 +36,9 @@ pub(super) struct View {
 }
 
 impl View {
-    pub(super) fn new(node: &Node, edge: Arc<Edge>) -> Self {
+    pub(super) fn new(folder: Arc<Folder>, node: &Node, edge: Arc<Edge>) -> Self {
         Self {
+            folder,
             log: Arc::clone(node.log()),
             store: Arc::clone(node.store()),
             connections: Arc::clone(node.connections()),
@@ -74,6 +78,14 @@ impl View {
 
     pub(super) fn controller_connections(&self) -> usize {
         self.edge.open()
+    }
+
+    pub(super) fn acknowledged(&self) -> Acknowledged {
+        self.store.acknowledged()
+    }
+
+    pub(super) fn folder(&self) -> &Folder {
+        &self.folder
     }
 
     pub(super) fn cache_bytes(&self) -> usize {
