@@ -21,7 +21,8 @@ pub struct StorageProgress {
     /// Frames beyond `durable` that are durable too: on a full disk they were allowed past those that are held.
     /// Empty at any other time.
     pub passed: Arc<BTreeSet<Ticket>>,
-    /// Why frames that are not exempt wait (a full disk), for people and `/health`.
+    /// Why frames that are not exempt wait (a full disk), for people and `/health`. Whoever sees this SHOULD stage no
+    /// more of them.
     pub held: Option<Arc<str>>,
     /// The disk's actor has ended (a failed sync, an I/O error): final. Nothing beyond `durable` may be relied on,
     /// and the process must end.
@@ -75,7 +76,8 @@ pub trait Storage: Send + Sync {
     fn recovered(&self) -> Arc<Recovered>;
 
     /// Stages `frame` behind all earlier ones. Never waits. While the disk is full, frames that may not use the
-    /// reserve stay staged and everything behind an entry of the same ledger waits with it; nothing is dropped.
+    /// reserve stay staged and everything behind an entry of the same ledger waits with it, but for an exempt entry,
+    /// which draws those in front of it along; nothing is dropped.
     fn stage(&self, frame: Frame) -> Result<Ticket, Stopped>;
 
     /// How far it has come; one notice per batch.
@@ -93,6 +95,6 @@ pub trait Storage: Send + Sync {
     /// The payload of one entry, verified.
     fn payload(&self, ledger: LedgerId, entry: EntryId) -> BoxFuture<'_, Result<Bytes, ReadError>>;
 
-    /// Stops after what is staged is durable, and marks the storage as cleanly stopped.
+    /// Stops after what is staged is durable, or as much of it as a full disk takes, and marks the storage as cleanly stopped.
     fn shutdown(&self) -> BoxFuture<'_, ()>;
 }

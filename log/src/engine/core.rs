@@ -59,6 +59,8 @@ pub(super) type Placed = (Option<Origin>, Record);
 pub(super) struct Pool {
     pub next: Option<(Arc<LogFile>, Class)>,
     pub spares: Vec<Spare>,
+    /// How large each of the [`RESERVES`] spares should be, in bytes.
+    pub reserve: u64,
     /// What the writer waits for: a file that takes this class and has room for so many bytes.
     pub want: Option<(Class, u64)>,
     /// Why no more files can be had.
@@ -75,16 +77,77 @@ pub(super) const RESERVES: usize = 2;
 impl Pool {
     /// True while nothing has to be held back.
     pub(super) fn is_complete(&self) -> bool {
-        self.full.is_none() && self.spares.len() >= RESERVES
+        self.full.is_none() && self.lacking().is_none()
+    }
+
+    /// The spares that count as reserves: a start on a full disk may have taken up to half of one.
+    pub(super) fn reserves(&self) -> usize {
+        self.spares.iter().filter(|spare| spare.size >= self.reserve / 2).count()
+    }
+
+    /// How many bytes the next spare lacks that should be made or grown; `None` if all are there.
+    pub(super) fn lacking(&self) -> Option<u64> {
+        let whole = self.spares.iter().filter(|spare| spare.size >= self.reserve).count();
+        let part = self.spares.iter().map(|spare| spare.size).filter(|size| *size < self.reserve);
+        (whole < RESERVES).then(|| self.reserve - part.max().unwrap_or(0))
     }
 
     /// What a file may take that leaves the present spares as they are.
     pub(super) fn class(&self) -> Class {
-        match self.spares.len() {
+        match self.reserves() {
             0 => Class::Fact,
             1 => Class::Exempt,
             _ => Class::Normal,
         }
+    }
+
+    /// True if the next file takes frames of the class and length of `want`.
+    pub(super) fn serves(&self, (wanted, bytes): (Class, u64)) -> bool {
+        let next = self.next.as_ref();
+        next.is_some_and(|(log, class)| *class <= wanted && log.header.size >= bytes)
+    }
+
+    /// True if a full disk lets the writer have a spare for what it waits for.
+    pub(super) fn opens_reserve(&self) -> bool {
+        let admits = match self.want {
+            Some((Class::Fact, _)) => !self.spares.is_empty(),
+            Some((Class::Exempt, _)) => self.reserves() >= RESERVES,
+            Some((Class::Normal, _)) | None => false,
+        };
+        self.full.is_some() && self.next.is_none() && admits
+    }
+
+    /// Takes the best spare for a frame of the reserve that needs `bytes` bytes: the smallest that is large enough,
+    /// or the largest of all.
+    pub(super) fn take_reserve(&mut self, bytes: u64) -> Option<Spare> {
+        let sizes = self.spares.iter().map(|spare| spare.size).enumerate();
+        let (at, _) = sizes.min_by_key(|(_, size)| (*size < bytes, size.abs_diff(bytes)))?;
+        Some(self.spares.swap_remove(at))
+    }
+
+    /// Takes the largest spare that is no part of the reserve.
+    pub(super) fn take_extra(&mut self) -> Option<Spare> {
+        let whole = self.spares.iter().filter(|spare| spare.size >= self.reserve).count();
+        let extra = |size: u64| whole > RESERVES || size < self.reserve && whole == RESERVES;
+        let sizes = self.spares.iter().map(|spare| spare.size).enumerate();
+        let (at, _) = sizes.filter(|(_, size)| extra(*size)).max_by_key(|(_, size)| *size)?;
+        Some(self.spares.swap_remove(at))
+    }
+
+    /// Takes the smallest spare of at least `bytes` bytes that is too small to count as a reserve.
+    pub(super) fn take_scrap(&mut self, bytes: u64) -> Option<Spare> {
+        let sizes = self.spares.iter().map(|spare| spare.size).enumerate();
+        let scraps = sizes.filter(|(_, size)| (bytes..self.reserve / 2).contains(size));
+        let (at, _) = scraps.min_by_key(|(_, size)| *size)?;
+        Some(self.spares.swap_remove(at))
+    }
+
+    /// Takes the largest of the spares that should be made whole.
+    pub(super) fn take_part(&mut self) -> Option<Spare> {
+        let sizes = self.spares.iter().map(|spare| spare.size).enumerate();
+        let parts = sizes.filter(|(_, size)| *size < self.reserve);
+        let (at, _) = parts.max_by_key(|(_, size)| *size)?;
+        Some(self.spares.swap_remove(at))
     }
 }
 
@@ -185,16 +248,46 @@ impl Core {
         let record = Record::Frame(frame);
         state.queued_bytes += record.len_bound();
         state.queue.push_back((ticket, record));
-        let first = state.queue.len() == 1;
+        // On a full disk the writer may be waiting although there is a queue, and this frame may pass it.
+        let wakes = state.queue.len() == 1 || state.pool.full.is_some();
         drop(state);
-        if first {
+        if wakes {
             self.work.notify_one();
         }
         Ok(ticket)
     }
 }
 
+/// What each queued frame may use. An entry that cannot be passed by an exempt one of its ledger goes with it.
+pub(super) fn classes(queue: &VecDeque<(Ticket, Record)>) -> Vec<Class> {
+    let mut drawn = BTreeSet::new();
+    let mut found = Vec::with_capacity(queue.len());
+    for (_, record) in queue.iter().rev() {
+        let class = match class(record) {
+            Class::Normal if ledger(record).is_some_and(|ledger| drawn.contains(&ledger)) => {
+                Class::Exempt
+            }
+            class => class,
+        };
+        if class == Class::Exempt {
+            drawn.extend(ledger(record));
+        }
+        found.push(class);
+    }
+    found.reverse();
+    found
+}
+
 impl State {
+    /// Holds back what may not use the reserve, or says that nothing is held any more. True if that is news.
+    pub(super) fn hold(&mut self, held: Option<Arc<str>>) -> bool {
+        let news = self.held.is_some() != held.is_some();
+        if news {
+            self.held = held;
+        }
+        news
+    }
+
     /// Takes in a durable batch of file `file`.
     pub(super) fn settle(&mut self, spot: Spot, tickets: &[Ticket], lens: &[u64]) {
         let batch = std::mem::take(&mut self.flight);

@@ -4,7 +4,7 @@
 //! the superblock names the new front, and only then does the file lose its name.
 //! Nothing moves while more than a quarter of the first file is live, unless half of all files is dead.
 
-use super::core::{Class, Core, Move, RESERVES};
+use super::core::{Class, Core, Move, RESERVES, State};
 use super::files::{LogFile, Pace, Spare, in_use_name, retire};
 use super::format::{BLOCK, FileHeader, Origin, Record, payload_is_sound};
 use super::scan::{Found, Reader};
@@ -14,7 +14,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use thalweg_actor::probe;
+use thalweg_actor::{planted, probe};
 use tokio::select;
 
 /// See the module's header.
@@ -22,16 +22,23 @@ pub(super) struct Keeper {
     core: Arc<Core>,
     /// The file that cannot be freed: something live in it cannot be read.
     stuck: u64,
+    /// A notice came in the middle of other work: everything must be looked at once more before the next wait.
+    noticed: bool,
 }
 
 /// What to do about the supply of files.
 enum Supply {
     /// Open the reserve: a spare becomes the next file.
     Reserve,
-    /// Make a spare.
+    /// Make a spare, or make one whole.
     Spare,
-    /// Prepare a next file of this many bytes.
-    Next(u64),
+    /// Prepare a next file of `ideal` bytes; on a disk that has no room for it, of `least`, or of the size of a spare
+    /// that has `wanted`.
+    Next {
+        ideal: u64,
+        least: u64,
+        wanted: u64,
+    },
     /// The prepared file is too small.
     Enlarge(u64),
     Nothing,
@@ -39,18 +46,18 @@ enum Supply {
 
 impl Keeper {
     pub(super) fn new(core: Arc<Core>) -> Self {
-        Self { core, stuck: 0 }
+        Self { core, stuck: 0, noticed: false }
     }
 
     /// Works until the engine stops.
     pub(super) async fn run(mut self) {
         loop {
             let outcome = match self.supply().await {
-                Ok(retry) => self.reclaim().await.map(|()| retry),
+                Ok(retry) => self.reclaim().await.map(|finished| (retry, finished)),
                 Err(error) => Err(error),
             };
-            let retry = match outcome {
-                Ok(retry) => retry,
+            let (retry, finished) = match outcome {
+                Ok(done) => done,
                 Err(error) => {
                     let folder = &self.core.folder;
                     return self
@@ -61,7 +68,9 @@ impl Keeper {
             if self.core.lock().stopped.is_some() {
                 return;
             }
-            self.wait(retry).await;
+            if !std::mem::take(&mut self.noticed) && (finished || retry.is_some()) {
+                self.wait(retry).await;
+            }
         }
     }
 
@@ -82,17 +91,20 @@ impl Keeper {
             if self.core.lock().stopped.is_some() {
                 return Ok(None);
             }
-            let outcome = match self.missing() {
+            let supply = self.missing();
+            let in_vain = matches!(supply, Supply::Reserve);
+            let outcome = match supply {
                 Supply::Reserve => self.open_reserve().await,
-                Supply::Spare => self.make_spare(self.core.config.reserve).await,
-                Supply::Next(size) => self.make_next(size).await,
+                Supply::Spare => self.make_spare().await,
+                Supply::Next { ideal, least, wanted } => self.make_next(ideal, least, wanted).await,
                 Supply::Enlarge(size) => self.enlarge(size).await,
                 Supply::Nothing => return Ok(None),
             };
             match outcome {
                 Ok(()) => self.core.work.notify_one(),
                 Err(error) if error.kind() == io::ErrorKind::StorageFull => {
-                    if self.is_full().await {
+                    self.note_full().await;
+                    if in_vain || !self.core.lock().pool.opens_reserve() {
                         return Ok(Some(self.core.config.full_retry));
                     }
                 }
@@ -101,22 +113,28 @@ impl Keeper {
         }
     }
 
-    /// Notes that no file can be had. False if the reserve may be opened now.
-    async fn is_full(&self) -> bool {
+    /// Notes that no file can be had.
+    async fn note_full(&self) {
         let free = self.core.env.disk.space().await.map_or(0, |space| space.free);
         let mut state = self.core.lock();
-        let folder = &self.core.folder;
-        let reason = format!("the disk of {folder} is full ({free} bytes are free)");
-        if state.pool.full.is_none() {
-            tracing::warn!(reason, "appends are held");
-        }
-        state.pool.full = Some(Arc::from(reason));
-        if state.pool.spares.is_empty() && state.moving.as_ref().is_some_and(|m| !m.released) {
+        if state.moving.as_ref().is_some_and(|moving| !moving.released)
+            && !self.may_move(&state, state.moving.as_ref().map_or(0, |moving| moving.file))
+        {
             state.moving = None;
+            self.core.work.notify_one();
         }
-        self.core.work.notify_one();
-        let opens = state.pool.want.is_some_and(|(class, _)| class > Class::Normal);
-        !(opens && state.pool.next.is_none() && !state.pool.spares.is_empty())
+        if state.pool.full.is_none() {
+            let folder = &self.core.folder;
+            let reason = format!("the disk of {folder} is full ({free} bytes are free)");
+            tracing::warn!(reason, "appends are held");
+            state.pool.full = Some(Arc::from(reason));
+            self.core.work.notify_one();
+        }
+    }
+
+    /// True if what is live in `file` may be moved: on a full disk it must leave the most of the reserve to others.
+    fn may_move(&self, state: &State, file: u64) -> bool {
+        state.pool.full.is_none() || state.index.live(file).bytes <= self.core.config.reserve / 2
     }
 
     fn missing(&self) -> Supply {
@@ -124,35 +142,29 @@ impl Keeper {
         let active = state.logs.get(&state.active).map_or(0, |log| log.header.size);
         let half_full = state.half_full;
         let pool = &mut state.pool;
-        if pool.full.is_some()
-            && pool.next.is_none()
-            && let Some((class, _)) = pool.want
-            && (class == Class::Fact && !pool.spares.is_empty()
-                || class == Class::Exempt && pool.spares.len() >= RESERVES)
-        {
+        if pool.opens_reserve() {
             return Supply::Reserve;
         }
-        if pool.spares.len() < RESERVES {
+        if pool.lacking().is_some() {
             return Supply::Spare;
         }
         let wanted = pool.want.map_or(0, |(_, bytes)| bytes);
         match &mut pool.next {
-            None if half_full || pool.want.is_some() => {
+            // Only a file that was made proves that a disk is not full any more.
+            None if half_full || pool.want.is_some() || pool.full.is_some() => {
                 let config = &self.core.config;
-                let size = (active * 2).clamp(config.file_first, config.file_max);
-                Supply::Next(size.max(wanted))
+                let ideal = (active * 2).clamp(config.file_first, config.file_max).max(wanted);
+                return Supply::Next { ideal, least: config.file_first.max(wanted), wanted };
             }
-            None => {
-                pool.full = None;
-                Supply::Nothing
-            }
-            Some((log, _)) if log.header.size < wanted => Supply::Enlarge(wanted),
-            Some((_, class)) => {
-                pool.full = None;
-                *class = Class::Normal;
-                Supply::Nothing
-            }
+            None => {}
+            Some((log, _)) if log.header.size < wanted => return Supply::Enlarge(wanted),
+            Some((_, class)) => *class = Class::Normal,
         }
+        if pool.full.take().is_some() {
+            tracing::info!(folder = self.core.folder, "there is space again");
+        }
+        self.core.work.notify_one();
+        Supply::Nothing
     }
 
     fn pace(&self) -> Pace {
@@ -161,36 +173,72 @@ impl Keeper {
         Pace { step: self.core.config.allocate_step, pause }
     }
 
-    async fn make_spare(&self, size: u64) -> io::Result<()> {
-        let number = {
-            let mut state = self.core.lock();
-            state.pool.next_spare += 1;
-            state.pool.next_spare
+    /// Fails if the file system has less than `bytes` left: a file that cannot be written full is not begun.
+    async fn has_room(&self, bytes: u64) -> io::Result<()> {
+        let has_room = self.core.env.disk.space().await?.free >= bytes;
+        if has_room || planted!("PB-D8") { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
+    }
+
+    async fn create(&self, size: u64) -> io::Result<Spare> {
+        self.has_room(size).await?;
+        new_spare(&self.core, size, self.pace()).await
+    }
+
+    /// Grows `spare`; on failure it goes back to the others as far as it has come.
+    async fn grow(&self, mut spare: Spare, size: u64) -> io::Result<Spare> {
+        let grown = match self.has_room(size.saturating_sub(spare.size)).await {
+            Ok(()) => spare.grow(&*self.core.env.clock, size, self.pace()).await,
+            Err(error) => Err(error),
         };
-        let env = &self.core.env;
-        let spare = Spare::create(&*env.disk, &*env.clock, number, size, self.pace()).await?;
+        match grown {
+            Ok(()) => Ok(spare),
+            Err(error) => {
+                self.core.lock().pool.spares.push(spare);
+                Err(error)
+            }
+        }
+    }
+
+    async fn make_spare(&self) -> io::Result<()> {
+        let (size, part) = {
+            let mut state = self.core.lock();
+            (state.pool.reserve, state.pool.take_part())
+        };
+        let lacks = size - part.as_ref().map_or(0, |part| part.size);
+        while self.has_room(lacks).await.is_err() {
+            // What is too small to be of use alone makes room for this one.
+            let Some(scrap) = self.core.lock().pool.take_scrap(0) else { break };
+            scrap.remove(&*self.core.env.disk).await?;
+        }
+        let spare = match part {
+            Some(part) => self.grow(part, size).await?,
+            None => self.create(size).await?,
+        };
         self.core.lock().pool.spares.push(spare);
         Ok(())
     }
 
-    async fn make_next(&self, size: u64) -> io::Result<()> {
-        let extra = {
-            let mut state = self.core.lock();
-            let more = state.pool.spares.len() > RESERVES;
-            if more { state.pool.spares.pop() } else { None }
+    async fn make_next(&self, ideal: u64, least: u64, wanted: u64) -> io::Result<()> {
+        let is_full = |error: &io::Error| error.kind() == io::ErrorKind::StorageFull;
+        let extra = self.core.lock().pool.take_extra();
+        let spare = match extra {
+            Some(extra) => match self.grow(extra, ideal).await {
+                Err(error) if is_full(&error) => {
+                    let mut state = self.core.lock();
+                    let extra = state.pool.take_extra().expect("only the keeper takes spares");
+                    if extra.size < wanted {
+                        state.pool.spares.push(extra);
+                        return Err(error);
+                    }
+                    extra
+                }
+                grown => grown?,
+            },
+            None => match self.create(ideal).await {
+                Err(error) if is_full(&error) && least < ideal => self.create(least).await?,
+                made => made?,
+            },
         };
-        let mut spare = if let Some(spare) = extra {
-            spare
-        } else {
-            self.make_spare(size).await?;
-            let spare = self.core.lock().pool.spares.pop();
-            spare.expect("only the keeper takes spares")
-        };
-        let grown = spare.grow(&*self.core.env.clock, size, self.pace()).await;
-        if let Err(error) = grown {
-            self.core.lock().pool.spares.push(spare);
-            return Err(error);
-        }
         self.prepare(spare).await
     }
 
@@ -199,19 +247,10 @@ impl Keeper {
         let (spare, wanted) = {
             let mut state = self.core.lock();
             let wanted = state.pool.want.map_or(0, |(_, bytes)| bytes);
-            (state.pool.spares.pop(), wanted)
+            (state.pool.take_reserve(wanted), wanted)
         };
-        let Some(mut spare) = spare else { return Ok(()) };
-        if spare.size < wanted {
-            let grown = spare.grow(&*self.core.env.clock, wanted, self.pace()).await;
-            if let Err(error) = grown {
-                // Nothing can be done for this frame before there is space; others may still pass.
-                let mut state = self.core.lock();
-                state.pool.spares.push(spare);
-                state.pool.want = None;
-                return Err(error);
-            }
-        }
+        let Some(spare) = spare else { return Ok(()) };
+        let spare = self.grow(spare, wanted).await?;
         self.prepare(spare).await
     }
 
@@ -242,17 +281,19 @@ impl Keeper {
         outcome
     }
 
-    /// Frees the first files of the log as far as that is worth while.
-    async fn reclaim(&mut self) -> io::Result<()> {
+    /// Frees the first files of the log as far as that is worth while. False if it should go on once there is a file.
+    async fn reclaim(&mut self) -> io::Result<bool> {
         loop {
             if let Some(file) = self.released() {
                 self.free(file).await?;
                 continue;
             }
-            let Some(log) = self.candidate() else { return Ok(()) };
-            self.load(&log).await?;
+            let Some(log) = self.candidate() else { return Ok(true) };
+            if !self.load(&log).await? {
+                return Ok(false);
+            }
             if self.released().is_none() {
-                return Ok(());
+                return Ok(true);
             }
         }
     }
@@ -288,7 +329,7 @@ impl Keeper {
             live += state.index.live(*number).bytes;
         }
         let own = state.index.live(number).bytes;
-        if own * 4 > log.header.size && live * 2 > size {
+        if own * 4 > log.header.size && live * 2 > size || !self.may_move(&state, number) {
             return None;
         }
         state.moving =
@@ -296,8 +337,8 @@ impl Keeper {
         Some(log)
     }
 
-    /// Reads what is live in `log` and hands it to the writer.
-    async fn load(&mut self, log: &Arc<LogFile>) -> io::Result<()> {
+    /// Reads what is live in `log` and hands it to the writer. False when the move was called off for want of a file.
+    async fn load(&mut self, log: &Arc<LogFile>) -> io::Result<bool> {
         let number = log.number();
         let batches = self.core.lock().index.batches(number);
         let mut reader = Reader::new(log);
@@ -305,19 +346,19 @@ impl Keeper {
             let found = reader.batch(offset).await?;
             let Found::Batch(front) = found else {
                 self.give_up(number);
-                return Ok(());
+                return Ok(true);
             };
             for slot_at in slots {
                 let slot_index = slot_at as usize;
                 let slot = front.header.slots[slot_index];
                 let Ok((origin, mut record)) = front.header.record(slot_index, &front.bytes) else {
                     self.give_up(number);
-                    return Ok(());
+                    return Ok(true);
                 };
                 let payload = log.file.read_at(offset + slot.payload_at, slot.payload_len).await?;
                 if !payload_is_sound(&slot, &payload) {
                     self.give_up(number);
-                    return Ok(());
+                    return Ok(true);
                 }
                 if let Record::Frame(Frame::Entry(entry) | Frame::Repair { entry, .. }) =
                     &mut record
@@ -328,7 +369,7 @@ impl Keeper {
                 let origin = origin.unwrap_or(Origin { seq, index: slot_at });
                 probe!("engine: entry moved");
                 if !self.hand_over(number, origin, record).await {
-                    return Ok(());
+                    return Ok(false);
                 }
             }
         }
@@ -338,7 +379,7 @@ impl Keeper {
             moving.loaded = true;
         }
         self.core.work.notify_one();
-        Ok(())
+        Ok(true)
     }
 
     /// Leaves a file with damaged content alone.
@@ -351,7 +392,7 @@ impl Keeper {
     }
 
     /// Gives the writer one record, and waits while it has plenty. False when the move was called off.
-    async fn hand_over(&self, number: u64, origin: Origin, record: Record) -> bool {
+    async fn hand_over(&mut self, number: u64, origin: Origin, record: Record) -> bool {
         let mut record = Some(record);
         loop {
             {
@@ -370,14 +411,15 @@ impl Keeper {
                     self.core.work.notify_one();
                     return true;
                 }
-                if state.pool.want.is_some() && state.pool.next.is_none() {
+                if state.pool.want.is_some_and(|want| !state.pool.serves(want)) {
                     // The writer waits for a file that only this task can bring: start again later.
                     state.moving = None;
-                    self.core.chores.notify_one();
+                    self.core.work.notify_one();
                     return false;
                 }
             }
             self.core.chores.notified().await;
+            self.noticed = true;
         }
     }
 
@@ -392,7 +434,8 @@ impl Keeper {
             state.index.forget(number);
             state.moving = None;
             state.pool.next_spare += 1;
-            (state.pool.next_spare, state.pool.spares.len() <= RESERVES)
+            let few = state.pool.spares.len() <= RESERVES || state.pool.lacking().is_some();
+            (state.pool.next_spare, few)
         };
         let disk = &*self.core.env.disk;
         let spare = retire(disk, &in_use_name(number), spare).await?;
@@ -405,6 +448,16 @@ impl Keeper {
         self.core.chores.notify_one();
         Ok(())
     }
+}
+
+/// Makes a spare of `size` bytes, durable.
+pub(super) async fn new_spare(core: &Core, size: u64, pace: Pace) -> io::Result<Spare> {
+    let number = {
+        let mut state = core.lock();
+        state.pool.next_spare += 1;
+        state.pool.next_spare
+    };
+    Spare::create(&*core.env.disk, &*core.env.clock, number, size, pace).await
 }
 
 /// Gives `spare` the place `number` of the log: header, name and superblock, in that order.

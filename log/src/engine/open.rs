@@ -1,7 +1,7 @@
 //! Mounting a storage: superblock, files, scan, START, and only then the first answer.
 
 use super::config::Config;
-use super::core::{Core, Placed, Pool, State};
+use super::core::{Class, Core, Placed, Pool, RESERVES, State};
 use super::error::{StartError, io_error};
 use super::files::{
     FIRST_BATCH, LogFile, Names, Pace, Spare, activate, in_use_name, prepared_name, retire,
@@ -10,7 +10,7 @@ use super::format::{
     BATCH_OVERHEAD, BLOCK, BlockFlaw, Chain, FileHeader, Record, Start, Superblock, VERSION, encode,
 };
 use super::index::Spot;
-use super::keeper::prepare;
+use super::keeper::{new_spare, prepare};
 use super::scan::{Scanned, place, scan};
 use super::superblock::Copies;
 use super::writer::Writer;
@@ -24,6 +24,10 @@ use thalweg_actor::env::Env;
 use thalweg_actor::{planted, probe};
 use thalweg_types::id::StorageUuid;
 use tokio::sync::{Notify, watch};
+
+/// What the file of a start on a full disk has room for besides START, in bytes: the facts and first entries of all
+/// containers. Less if the reserve is small.
+const START_ROOM: u64 = 64 * BLOCK as u64;
 
 /// A mounted storage, not yet running.
 pub(super) struct Mounted {
@@ -43,7 +47,7 @@ pub(super) async fn open(env: Env, config: Config) -> Result<Mounted, StartError
         if let Some(name) = names.foreign {
             return Err(StartError::Foreign { folder, name });
         }
-        create(&env, &config).await.map_err(fail("create a log in it"))?;
+        create_storage(&env, &config).await.map_err(fail("create a log in it"))?;
     }
     let mut superblock = Copies::open(&env.disk).await?;
     is_ours(&folder, superblock.content(), &config)?;
@@ -89,7 +93,7 @@ async fn is_new(env: &Env, names: &Names, folder: &str) -> Result<bool, StartErr
     Ok(!mounted)
 }
 
-async fn create(env: &Env, config: &Config) -> io::Result<()> {
+async fn create_storage(env: &Env, config: &Config) -> io::Result<()> {
     let content = Superblock {
         cluster: config.cluster.unwrap_or_else(|| env.entropy.draw()),
         node: config.node,
@@ -190,6 +194,7 @@ fn core_of(env: Env, config: Config, superblock: Copies, names: &Names, folder: 
     let pool = Pool {
         newest: newest.max(content.prepared),
         next_spare: names.spares.last().copied().unwrap_or(0),
+        reserve: config.reserve,
         ..Pool::default()
     };
     Core {
@@ -264,14 +269,77 @@ async fn open_file_named(core: &Core, number: u64) -> io::Result<Option<LogFile>
     Ok(Some(LogFile { header, file }))
 }
 
-/// A file for the START batch of `need` bytes, put to use.
-async fn first_file(core: &Core, next: Option<LogFile>, need: u64) -> io::Result<LogFile> {
-    let log = match next {
-        Some(log) => enlarged(log, need).await?,
-        None => prepared_spare(core, need).await?,
+/// A file for the START batch of `need` bytes, put to use, and what may use the rest of it.
+async fn first_file(core: &Core, next: Option<LogFile>, need: u64) -> io::Result<(LogFile, Class)> {
+    let is_tight = is_tight(core, next.is_some()).await?;
+    let extra = if next.is_none() { core.lock().pool.take_extra() } else { None };
+    let (log, class) = match (next, extra) {
+        (Some(log), _) => (enlarged(log, need).await?, Class::Normal),
+        (None, None) if is_tight => {
+            (prepared(core, small(core, need).await?, need).await?, Class::Exempt)
+        }
+        (None, extra) => {
+            (prepared(core, any(core, extra, need).await?, need).await?, Class::Normal)
+        }
     };
     activate(&*core.env.disk, log.number()).await?;
-    Ok(log)
+    Ok((log, class))
+}
+
+/// True if there is not even room for the reserve and one file. That is noted, so that appends wait from the begin.
+async fn is_tight(core: &Core, has_next: bool) -> io::Result<bool> {
+    let free = core.env.disk.space().await?.free;
+    let mut state = core.lock();
+    let mut sizes: Vec<u64> = state.pool.spares.iter().map(|spare| spare.size).collect();
+    sizes.sort_unstable();
+    let lacking = |size: Option<u64>| core.config.reserve.saturating_sub(size.unwrap_or(0));
+    let lacking: u64 = (0..RESERVES).map(|_| lacking(sizes.pop())).sum();
+    let has_file = has_next || !sizes.is_empty();
+    let first = if has_file { 0 } else { core.config.file_first };
+    let is_tight = free < lacking + first;
+    if is_tight {
+        let reason = format!("the disk of {} is full ({free} bytes are free)", core.folder);
+        tracing::warn!(reason, "appends are held");
+        state.pool.full = Some(Arc::from(reason));
+    }
+    Ok(is_tight)
+}
+
+/// A small file on a full disk, so that many starts in a row do not use the reserve up.
+async fn small(core: &Core, need: u64) -> io::Result<Spare> {
+    probe!("engine: started on a full disk");
+    let config = &core.config;
+    let room = (config.reserve / 32).clamp(2 * BLOCK as u64, START_ROOM);
+    let size = (need + room).next_multiple_of(BLOCK as u64);
+    let scrap = core.lock().pool.take_scrap(need);
+    if let Some(scrap) = scrap {
+        return Ok(scrap);
+    }
+    if core.env.disk.space().await?.free < size {
+        let part = core.lock().pool.take_reserve(size + config.reserve / 2);
+        if let Some(mut part) = part {
+            if part.size < size + config.reserve / 2 {
+                return Ok(part);
+            }
+            let outcome = part.cut((part.size - size) / BLOCK as u64 * BLOCK as u64).await;
+            core.lock().pool.spares.push(part);
+            outcome?;
+        }
+    }
+    new_spare(core, size, pace(core)).await
+}
+
+/// The spare `extra`, one of the reserve, or a new one.
+async fn any(core: &Core, extra: Option<Spare>, need: u64) -> io::Result<Spare> {
+    let spare = extra.or_else(|| core.lock().pool.take_reserve(need));
+    match spare {
+        Some(spare) => Ok(spare),
+        None => new_spare(core, core.config.file_first, pace(core)).await,
+    }
+}
+
+fn pace(core: &Core) -> Pace {
+    Pace { step: core.config.allocate_step, pause: Duration::ZERO }
 }
 
 async fn enlarged(mut log: LogFile, need: u64) -> io::Result<LogFile> {
@@ -284,22 +352,14 @@ async fn enlarged(mut log: LogFile, need: u64) -> io::Result<LogFile> {
     Ok(log)
 }
 
-/// A spare, new if there is none, prepared for the next place.
-async fn prepared_spare(core: &Core, need: u64) -> io::Result<LogFile> {
-    let pace = Pace { step: core.config.allocate_step, pause: Duration::ZERO };
-    let (spare, number, fresh) = {
+/// `spare` with at least `need` bytes, prepared for the next place.
+async fn prepared(core: &Core, mut spare: Spare, need: u64) -> io::Result<LogFile> {
+    let number = {
         let mut state = core.lock();
-        let spare = state.pool.spares.pop();
         state.pool.newest += 1;
-        state.pool.next_spare += 1;
-        (spare, state.pool.newest, state.pool.next_spare)
+        state.pool.newest
     };
-    let (disk, clock) = (&*core.env.disk, &*core.env.clock);
-    let mut spare = match spare {
-        Some(spare) => spare,
-        None => Spare::create(disk, clock, fresh, core.config.file_first, pace).await?,
-    };
-    spare.grow(clock, need, pace).await?;
+    spare.grow(&*core.env.clock, need, pace(core)).await?;
     prepare(core, spare, number).await
 }
 
@@ -330,8 +390,8 @@ async fn start(
         + FIRST_BATCH
         + BLOCK as u64;
     let next = collect(&core, &names).await.map_err(io_error(&folder, "", "sort its files"))?;
-    let log = match first_file(&core, next, need).await {
-        Ok(log) => Arc::new(log),
+    let (log, class) = match first_file(&core, next, need).await {
+        Ok((log, class)) => (Arc::new(log), class),
         Err(error) if error.kind() == io::ErrorKind::StorageFull => {
             return Err(StartError::Full { folder, need });
         }
@@ -377,7 +437,7 @@ async fn start(
     }
     let core = Arc::new(core);
     let offset = FIRST_BATCH + encoded.len;
-    let writer = Writer::new(core.clone(), log, offset, seq, encoded.crc);
+    let writer = Writer::new(core.clone(), (log, class), offset, seq, encoded.crc);
     Ok(Mounted { core, writer, recovered })
 }
 

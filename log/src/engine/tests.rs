@@ -64,7 +64,7 @@ async fn durable(engine: &Engine, ticket: Ticket) -> Result<(), Arc<str>> {
     }
 }
 
-async fn expect(engine: &Engine, ledger: LedgerId, entries: std::ops::Range<u64>, len: usize) {
+async fn expect(engine: &Engine, ledger: LedgerId, entries: impl Iterator<Item = u64>, len: usize) {
     for at in entries {
         let payload = engine.payload(ledger, EntryId(at)).await.unwrap();
         assert_eq!(payload, payload_of(ledger, at, len), "{ledger}:{at}");

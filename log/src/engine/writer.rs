@@ -3,7 +3,7 @@
 //! A batch is all that is queued, up to a target, when the device is free; while it is under way the next one grows.
 //! There is no timer but one: an idle disk writes one empty batch, which proves the last one durable.
 
-use super::core::{Class, Core, Placed, State, class, ledger};
+use super::core::{Class, Core, Placed, State, class, classes, ledger};
 use super::files::{FIRST_BATCH, LogFile, activate};
 use super::format::{BATCH_OVERHEAD, BLOCK, Chain, Encoded, Record, encode};
 use super::index::Spot;
@@ -39,7 +39,10 @@ enum Turn {
 pub(super) struct Writer {
     core: Arc<Core>,
     log: Arc<LogFile>,
+    /// What may use the file in use.
     class: Class,
+    /// The file in use is the one of the start, and whether the disk is full is not known yet.
+    is_first: bool,
     offset: u64,
     seq: u64,
     prev_crc: u32,
@@ -49,9 +52,15 @@ pub(super) struct Writer {
 
 impl Writer {
     /// A writer that goes on behind the batch `seq`, which ends at `offset` of `log`.
-    pub(super) fn new(core: Arc<Core>, log: Arc<LogFile>, offset: u64, seq: u64, crc: u32) -> Self {
-        let class = Class::Normal;
-        Self { core, log, class, offset, seq, prev_crc: crc, last_len: 1 }
+    pub(super) fn new(
+        core: Arc<Core>,
+        (log, class): (Arc<LogFile>, Class),
+        offset: u64,
+        seq: u64,
+        crc: u32,
+    ) -> Self {
+        let is_first = true;
+        Self { core, log, class, is_first, offset, seq, prev_crc: crc, last_len: 1 }
     }
 
     /// Writes until the engine is closed or the disk fails.
@@ -121,12 +130,33 @@ impl Writer {
         let mut state = core.lock();
         if state.pool.is_complete() {
             self.class = Class::Normal;
+            self.is_first = false;
+        }
+        if state.pool.full.is_none() {
+            if state.hold(None) {
+                core.announce(&state);
+            }
+        } else if std::mem::take(&mut self.is_first) {
+            // The file of a start may be a part of the reserve.
+            self.class = self.class.max(state.pool.class());
+        }
+        if self.class != Class::Normal {
+            self.hold(&mut state);
         }
         let turn = self.choose(&mut state);
         if let Turn::Write(batch) = &turn {
             state.flight = batch.records.clone();
         }
         turn
+    }
+
+    /// Tells everybody that a full disk holds back what may not use the reserve.
+    fn hold(&self, state: &mut State) {
+        let reason = state.pool.full.clone();
+        if reason.is_some() && state.hold(reason) {
+            probe!("engine: frames held on a full disk");
+            self.core.announce(state);
+        }
     }
 
     /// Room for frames in the file in use: one block stays for a mark.
@@ -137,63 +167,55 @@ impl Writer {
     fn choose(&self, state: &mut State) -> Turn {
         let (mut batch, mut placed) = (Batch::default(), Vec::new());
         let mut room = self.room();
-        let mut target = self.core.config.batch_target as u64;
-        let mut missing = self.choose_moves(state, &mut batch, &mut placed, &mut room);
-        target = target.saturating_sub(self.room() - room).max(1);
-        if missing.is_none() {
-            missing = if self.class == Class::Normal {
-                choose_all(state, &mut batch, &mut placed, room, target)
-            } else {
-                self.choose_privileged(state, &mut batch, &mut placed, room)
-            };
-        }
-        let held = state.held.take();
+        let unmoved = self.choose_moves(state, &mut batch, &mut placed, &mut room);
+        let target = self.core.config.batch_target as u64;
+        let target = target.saturating_sub(self.room() - room).max(1);
+        let missing = if self.class == Class::Normal {
+            choose_all(state, &mut batch, &mut placed, room, target)
+        } else {
+            self.choose_privileged(state, &mut batch, &mut placed, room)
+        };
         if !placed.is_empty() {
-            if !state.queue.is_empty() && self.class != Class::Normal {
-                state.held = held;
-            }
             batch.records = Arc::new(placed);
             return Turn::Write(batch);
         }
+        let missing = match (unmoved, missing) {
+            (Some((one, need)), Some((other, bytes))) => Some((one.max(other), need.max(bytes))),
+            (unmoved, missing) => unmoved.or(missing),
+        };
         let Some((wanted, bytes)) = missing else {
             state.pool.want = None;
             self.core.urgent.store(false, Ordering::Relaxed);
             return if state.closing { Turn::Close } else { Turn::Wait };
         };
-        self.next_file(state, wanted, bytes, held.as_ref())
+        self.next_file(state, wanted, bytes)
     }
 
     /// The next file, if there is one that `wanted` may use; asks for it otherwise.
-    fn next_file(
-        &self,
-        state: &mut State,
-        wanted: Class,
-        bytes: u64,
-        held: Option<&Arc<str>>,
-    ) -> Turn {
+    fn next_file(&self, state: &mut State, wanted: Class, bytes: u64) -> Turn {
         let need = bytes + BATCH_OVERHEAD + FIRST_BATCH + BLOCK as u64;
-        if let Some((log, class)) = state.pool.next.take() {
-            if class <= wanted && log.header.size >= need {
-                state.pool.want = None;
-                self.core.urgent.store(false, Ordering::Relaxed);
-                return Turn::Activate(log, class);
-            }
-            state.pool.next = Some((log, class));
+        let want = Some((wanted, need));
+        if state.pool.serves((wanted, need))
+            && let Some((log, class)) = state.pool.next.take()
+        {
+            state.pool.want = None;
+            self.core.urgent.store(false, Ordering::Relaxed);
+            return Turn::Activate(log, class);
         }
         if state.pool.full.is_some() {
-            let waits = state.queue.iter().any(|(_, record)| class(record) == Class::Normal);
-            state.held = state.pool.full.clone().filter(|_| waits);
-            if state.held.is_some() && held != state.held.as_ref() {
-                probe!("engine: frames held on a full disk");
-                self.core.announce(state);
+            if state.queue.iter().any(|(_, record)| class(record) == Class::Normal) {
+                self.hold(state);
             }
             if state.closing {
                 return Turn::Close;
             }
         }
-        state.pool.want = Some((wanted, need));
-        self.core.urgent.store(true, Ordering::Relaxed);
-        self.core.chores.notify_one();
+        // Only news is worth a notice: the keeper tells this task of its failures, and would never rest otherwise.
+        if state.pool.want != want {
+            state.pool.want = want;
+            self.core.urgent.store(true, Ordering::Relaxed);
+            self.core.chores.notify_one();
+        }
         Turn::Wait
     }
 
@@ -251,8 +273,9 @@ impl Writer {
         let mut missing: Option<(Class, u64)> = None;
         let mut blocked = BTreeSet::new();
         let mut kept = std::collections::VecDeque::new();
-        for (ticket, record) in std::mem::take(&mut state.queue) {
-            let (class, len) = (class(&record), record.len_bound() as u64);
+        let classes = classes(&state.queue);
+        for ((ticket, record), class) in std::mem::take(&mut state.queue).into_iter().zip(classes) {
+            let len = record.len_bound() as u64;
             let waits = ledger(&record).is_some_and(|ledger| blocked.contains(&ledger));
             if class >= self.class && !waits && len <= room {
                 probe!("engine: reserve used");
@@ -378,16 +401,15 @@ fn choose_all(
 ) -> Option<(Class, u64)> {
     let mut taken = 0;
     while let Some((ticket, record)) = state.queue.pop_front() {
-        let len = record.len_bound();
+        let (class, len) = (class(&record), record.len_bound());
         let bytes = len as u64;
         if bytes > room || (taken > 0 && taken + bytes > target) {
-            let wanted = if state.pool.full.is_some() {
-                privileged(state, &record)
-            } else {
-                (class(&record), bytes)
-            };
             state.queue.push_front((ticket, record));
-            return Some(wanted);
+            return Some(if state.pool.full.is_some() {
+                privileged(state)
+            } else {
+                (class, bytes)
+            });
         }
         room -= bytes;
         taken += bytes;
@@ -399,16 +421,12 @@ fn choose_all(
 }
 
 /// The most privileged frame that waits behind no other of its ledger: it decides which reserve may be opened.
-fn privileged(state: &State, first: &Record) -> (Class, u64) {
+fn privileged(state: &State) -> (Class, u64) {
     let mut blocked = BTreeSet::new();
-    let mut wanted = (class(first), first.len_bound() as u64);
-    if wanted.0 == Class::Normal {
-        blocked.extend(ledger(first));
-    }
-    for (_, record) in &state.queue {
+    let mut wanted = (Class::Normal, 0);
+    for ((_, record), class) in state.queue.iter().zip(classes(&state.queue)) {
         let waits = ledger(record).is_some_and(|ledger| blocked.contains(&ledger));
-        let class = class(record);
-        if !waits && class > wanted.0 {
+        if !waits && (class > wanted.0 || wanted.1 == 0) {
             wanted = (class, record.len_bound() as u64);
         }
         if class == Class::Normal {

@@ -26,11 +26,26 @@ struct State {
     next: u64,
 }
 
-/// Runs what is spawned on it. Clones share everything. Time passes only when nothing else can happen.
+/// Runs what is spawned on it. Clones share everything. Time passes only when nothing else can happen. What is still
+/// running ends with the last clone.
 #[derive(Clone, Default)]
 pub struct Executor {
     state: Arc<Mutex<State>>,
     seed: u64,
+    /// What is spawned holds the executor as well, but not this.
+    _owner: Option<Arc<Owner>>,
+}
+
+/// Breaks the circle of the executor and the tasks that it holds.
+struct Owner(Arc<Mutex<State>>);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        let Ok(mut state) = self.0.lock() else { return };
+        let left = (std::mem::take(&mut state.tasks), std::mem::take(&mut state.timers));
+        drop(state);
+        drop(left);
+    }
 }
 
 struct Wakeup {
@@ -50,7 +65,9 @@ impl Wake for Wakeup {
 impl Executor {
     /// An executor whose entropy comes from `seed`.
     pub fn new(seed: u64) -> Self {
-        Self { state: Arc::default(), seed }
+        let state = Arc::default();
+        let owner = Owner(Arc::clone(&state));
+        Self { state, seed, _owner: Some(Arc::new(owner)) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -60,12 +77,13 @@ impl Executor {
     /// A world with `disk` and without a network.
     pub fn env(&self, disk: &MemoryDisk) -> Env {
         let entropy = SeededEntropy { seed: self.seed, drawn: Mutex::new(0) };
+        let inner = Arc::new(Self { _owner: None, ..self.clone() });
         Env {
             network: Arc::new(NoNetwork),
             disk: Arc::new(disk.clone()),
-            clock: Arc::new(self.clone()),
+            clock: inner.clone(),
             entropy: Arc::new(entropy),
-            spawn: Arc::new(self.clone()),
+            spawn: inner,
         }
     }
 

@@ -88,7 +88,7 @@ async fn verify(env: Env, acked: Acked, context: &str) {
     let next = state.tail.map_or(0, |tail| tail.0 + 1);
     let last = engine.stage(entry(BUSY, next, LEN)).unwrap();
     durable(&engine, last).await.unwrap();
-    expect(&engine, BUSY, next..next + 1, LEN).await;
+    expect(&engine, BUSY, next..=next, LEN).await;
 }
 
 fn after_losses(disk: &MemoryDisk, step: u64) -> Vec<(String, MemoryDisk)> {
