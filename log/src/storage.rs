@@ -95,6 +95,7 @@ pub trait Storage: Send + Sync {
     /// The payload of one entry, verified.
     fn payload(&self, ledger: LedgerId, entry: EntryId) -> BoxFuture<'_, Result<Bytes, ReadError>>;
 
-    /// Stops after what is staged is durable, or as much of it as a full disk takes, and marks the storage as cleanly stopped.
+    /// Stops after what is staged is durable, or as much of it as a full disk takes, and marks the storage as cleanly
+    /// stopped.
     fn shutdown(&self) -> BoxFuture<'_, ()>;
 }

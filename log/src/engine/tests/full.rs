@@ -331,6 +331,7 @@ fn a_stop_at_any_step_of_a_full_disk_loses_nothing_acknowledged() {
         executor.run(async {
             let env = executor.env(&disk);
             tokio::select! {
+                biased;
                 _ = history(env.clone(), &acked) => {}
                 () = wait(&env, Duration::from_secs(2)) => {}
             }
