@@ -176,6 +176,40 @@ fn a_node_tells_where_it_is_stops_when_told_and_finds_everything_again() {
 }
 
 #[test]
+fn the_commands_of_the_command_line_do_what_they_say() {
+    let scratch = Scratch::new("commands");
+    let node = Node::start(&scratch.data());
+    let run = |line: &str, stdin: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        String::from_utf8(node.client(&words, stdin)).unwrap()
+    };
+    let sorted = |text: String| {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(run("scope create s", ""), "scope s created\n");
+    assert_eq!(run("scope create s", ""), "scope s was there already\n");
+    assert_eq!(run("stream create s/t --segments 2", ""), "stream s/t created\n");
+    assert_eq!(run("stream list s", ""), "s/t\n");
+    run("write --stream s/t --routing-key-field 1", "a,1\nb,1\nc,1\n");
+    run("stream scale s/t --segments 3", "");
+    assert!(run("stream describe s/t", "").contains("segments   3 since epoch 1"));
+    run("write --stream s/t --routing-key-field 1", "a,2\nb,2\nc,2\n");
+    let all = run("read --stream s/t", "");
+    let of_a: Vec<&str> = all.lines().filter(|line| line.starts_with('a')).collect();
+    assert_eq!(of_a, ["a,1", "a,2"], "a key's events are in order across a scale");
+    assert_eq!(sorted(all), ["a,1", "a,2", "b,1", "b,2", "c,1", "c,2"]);
+    assert_eq!(run("stream truncate s/t --tail", ""), "stream s/t truncated\n");
+    assert_eq!(run("read --stream s/t", ""), "");
+    run("write --stream s/t", "last\n");
+    assert_eq!(run("stream seal s/t", ""), "stream s/t sealed\n");
+    assert_eq!(run("read --stream s/t", ""), "last\n");
+    assert_eq!(run("stream delete s/t", ""), "stream s/t deleted\n");
+    assert_eq!(run("scope delete s", ""), "scope s deleted\n");
+}
+
+#[test]
 fn what_was_acknowledged_outlives_a_kill() {
     let scratch = Scratch::new("kill");
     let node = Node::start(&scratch.data());

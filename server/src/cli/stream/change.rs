@@ -6,6 +6,7 @@ use clap::Args;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use thalweg_client::controller::Controller;
+use thalweg_client::group::Start;
 use thalweg_types::id::SegmentId;
 use thalweg_types::name::ScopedStream;
 use thalweg_types::stream::KeyRange;
@@ -15,8 +16,6 @@ use thalweg_wire::controller::{
     UpdateStreamStatus,
 };
 
-/// A segment's end, in a cut.
-const END: i64 = -1;
 /// How often a scale is asked whether it is done.
 const SCALE_POLL: Duration = Duration::from_millis(20);
 
@@ -152,14 +151,13 @@ fn parse_position(text: &str) -> Result<(SegmentId, i64), String> {
 
 /// Truncates a stream.
 pub(crate) async fn truncate(options: Truncate) -> anyhow::Result<()> {
-    let controller = options.one.controller()?;
-    let stream = name::on_wire(&options.one.stream);
+    let client = options.one.server.client()?;
     let cut: BTreeMap<_, _> = if options.tail {
-        let current = controller.current_segments(stream.clone()).await?;
-        current.into_iter().map(|range| (range.segment, END)).collect()
+        client.reader_group(&options.one.stream, Start::Tail).await?.cut().0
     } else {
         options.cut.into_iter().collect()
     };
+    let (controller, stream) = (client.controller(), name::on_wire(&options.one.stream));
     let answer = controller.call(Request::TruncateStream(CutOfStream { stream, cut })).await?;
     updated(&options.one.stream, &answer, "truncated")
 }
