@@ -124,9 +124,7 @@ impl Requests {
 
     /// Length of the record at the start of the buffer, as far as it can be known by now.
     fn needed(&self) -> Result<usize, ServeError> {
-        let Some(header) = self.buffer.get(..RECORD_HEADER_BYTES) else {
-            return Ok(RECORD_HEADER_BYTES);
-        };
+        let header = &self.buffer[..self.buffer.len().min(RECORD_HEADER_BYTES)];
         match Record::decode(&Bytes::copy_from_slice(header)) {
             Err(RecordError::Incomplete { needed }) => Ok(needed),
             Err(RecordError::Checksum { .. }) | Ok(_) => Ok(RECORD_HEADER_BYTES),

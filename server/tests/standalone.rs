@@ -296,7 +296,8 @@ fn garbage_closes_its_connection_with_few_lines_and_no_harm() {
     const CONNECTIONS: usize = 300;
     let scratch = Scratch::new("garbage");
     let node = Node::start(&scratch.data());
-    let garbage: [&[u8]; 4] = [
+    let garbage: [&[u8]; 5] = [
+        b"GET / HTTP/1.0\r\n\r\n",
         b"GET / HTTP/1.1\r\nhost: x\r\n\r\n-------------------------------",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nthis is no frame, and this is no frame either",
         b"PUT / HTTP/1.1\r\nhost: x\r\n\r\n-------------------------------",

@@ -76,18 +76,22 @@ impl Record {
         out.freeze()
     }
 
-    /// The record at the start of `bytes` and its whole length in bytes.
+    /// The record at the start of `bytes` and its whole length in bytes. What cannot become a record is refused at its
+    /// first byte that differs, so that nobody waits for the rest of it.
     pub fn decode(bytes: &Bytes) -> Result<(Self, usize), RecordError> {
+        let expected = RECORD_MAGIC.to_le_bytes();
+        let first = &bytes[..bytes.len().min(expected.len())];
+        if !expected.starts_with(first) {
+            let mut found = [0; 4];
+            found[..first.len()].copy_from_slice(first);
+            return Err(RecordError::Magic { found: u32::from_le_bytes(found) });
+        }
         let Some(header) = bytes.first_chunk::<RECORD_HEADER_BYTES>() else {
             return Err(RecordError::Incomplete { needed: RECORD_HEADER_BYTES });
         };
         let u32_at = |at: usize| {
             u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
         };
-        let magic = u32_at(0);
-        if magic != RECORD_MAGIC {
-            return Err(RecordError::Magic { found: magic });
-        }
         let length = u32_at(16) as usize;
         if length > RECORD_BYTES_MAX {
             return Err(RecordError::TooLong { length });
@@ -131,6 +135,13 @@ mod tests {
             bytes[bit / 8] ^= 1 << (bit % 8);
             prop_assert!(Record::decode(&Bytes::from(bytes)).is_err());
         }
+    }
+
+    #[test]
+    fn what_is_no_record_is_refused_at_its_first_byte() {
+        assert_eq!(Record::decode(&Bytes::from("G")), Err(RecordError::Magic { found: 0x47 }));
+        let found = u32::from_le_bytes(*b"THLX");
+        assert_eq!(Record::decode(&Bytes::from("THLX")), Err(RecordError::Magic { found }));
     }
 
     #[test]
