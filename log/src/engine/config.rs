@@ -51,6 +51,12 @@ impl Config {
         }
     }
 
+    /// How much is moved in one batch, in bytes: enough that what moves takes less space than before, since each batch
+    /// is padded.
+    pub(super) fn move_target(&self) -> usize {
+        self.batch_target.max(64 * 1024)
+    }
+
     /// Small sizes drawn from `rng`, so that a short simulation meets every file boundary.
     pub fn simulated(rng: &mut impl RngCore) -> Self {
         let mut pick = |choices: &[u64]| choices[rng.next_u32() as usize % choices.len()];

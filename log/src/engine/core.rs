@@ -177,6 +177,8 @@ pub(super) struct State {
     pub half_full: bool,
     pub pool: Pool,
     pub moving: Option<Move>,
+    /// Files that the start found damaged: they stay while any ledger may have lost something by it.
+    pub damaged: BTreeSet<u64>,
     pub held: Option<Arc<str>>,
     pub stopped: Option<Arc<str>>,
     pub closing: bool,

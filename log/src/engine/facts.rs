@@ -175,6 +175,11 @@ impl Facts {
         }
     }
 
+    /// True if the storage cannot vouch for all its ledgers.
+    pub(crate) fn has_doubt(&self) -> bool {
+        self.ledgers.values().any(|state| !state.certain)
+    }
+
     /// The frames that must be written again before file `upto` and those before it may be freed.
     pub(crate) fn anchored(&self, upto: u64) -> Vec<Frame> {
         let due = self.anchors.iter().filter(|(_, file)| **file <= upto);

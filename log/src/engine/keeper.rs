@@ -320,7 +320,8 @@ impl Keeper {
         }
         let (number, log) = state.logs.first_key_value()?;
         let (number, log) = (*number, log.clone());
-        if number == state.active || number == self.stuck {
+        let is_evidence = state.damaged.contains(&number) && state.facts.has_doubt();
+        if number == state.active || number == self.stuck || is_evidence {
             return None;
         }
         let (mut size, mut live) = (0, 0);
@@ -404,7 +405,7 @@ impl Keeper {
                     return false;
                 };
                 let waiting: usize = moving.records.iter().map(|(_, r)| r.len_bound()).sum();
-                if waiting <= self.core.config.batch_target
+                if waiting <= self.core.config.move_target()
                     && let Some(record) = record.take()
                 {
                     moving.records.push_back((origin, record));

@@ -374,7 +374,7 @@ async fn start(
 ) -> Result<Mounted, StartError> {
     let folder = env.disk.describe();
     let core = core_of(env, config, superblock, &names, folder.clone());
-    let Scanned { facts, index, again, .. } = scanned;
+    let Scanned { facts, index, again, damaged, .. } = scanned;
     let record = Record::Start(Start {
         mount_seq: core.mount_seq,
         nonce: core.nonce,
@@ -423,7 +423,7 @@ async fn start(
         superblock.content().limbo_from > 0
     };
     let mut state = core.lock();
-    (state.facts, state.index) = (facts, index);
+    (state.facts, state.index, state.damaged) = (facts, index, damaged);
     state.logs = logs.into_iter().map(|log| (log.number(), log)).collect();
     state.logs.insert(log.number(), log.clone());
     state.active = log.number();

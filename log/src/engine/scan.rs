@@ -17,6 +17,7 @@ use super::files::{FIRST_BATCH, LogFile, in_use_name};
 use super::format::{BATCH_PROBE, Flaw, Header, Origin, Place, Record, Start};
 use super::index::Index;
 use bytes::Bytes;
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use thalweg_actor::probe;
@@ -42,6 +43,8 @@ pub(super) struct Scanned {
     pub limbo_from: Option<u64>,
     /// Each damage, for people.
     pub damages: Vec<String>,
+    /// The files with damage.
+    pub damaged: BTreeSet<u64>,
 }
 
 /// Reads batches of one file through a window: small ones in bulk, large ones by their headers.

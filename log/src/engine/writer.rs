@@ -229,7 +229,7 @@ impl Writer {
     ) -> Option<(Class, u64)> {
         let State { moving, facts, .. } = state;
         let moving = moving.as_mut().filter(|moving| !moving.released)?;
-        let target = self.core.config.batch_target as u64;
+        let target = self.core.config.move_target() as u64;
         let mut taken = 0;
         while let Some((origin, record)) = moving.records.pop_front() {
             let len = record.len_bound() as u64;

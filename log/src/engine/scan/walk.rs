@@ -171,16 +171,20 @@ impl<'f> Walk<'f> {
         position: &mut Position<'_>,
         flaw: Result<Flaw, String>,
     ) -> Result<bool, StartError> {
+        // What the next file should begin with and does not: a file in use is never left empty.
+        let mut headless = None;
         if let Some(log) = position.logs.get(position.at + 1) {
-            let next = self.batch(&mut Reader::new(log), FIRST_BATCH).await?;
-            if let Ok(Found::Batch(front)) = next
-                && position.expected.is_some()
-                && position.continues(&front.header)
-            {
-                position.at += 1;
-                position.offset = FIRST_BATCH;
-                self.accept(position, front);
-                return Ok(true);
+            match self.batch(&mut Reader::new(log), FIRST_BATCH).await? {
+                Ok(Found::Batch(front)) => {
+                    if position.expected.is_some() && position.continues(&front.header) {
+                        position.at += 1;
+                        position.offset = FIRST_BATCH;
+                        self.accept(position, front);
+                        return Ok(true);
+                    }
+                }
+                Ok(Found::Nothing(flaw)) => headless = Some((log.number(), flaw.to_string())),
+                Err(error) => headless = Some((log.number(), error)),
             }
         }
         if planted!("PB-D1") {
@@ -191,7 +195,21 @@ impl<'f> Walk<'f> {
             Err(error) => error.clone(),
         };
         if let Some((at, offset, front)) = self.later(position).await? {
-            self.damage(position, &what);
+            let lost = front.header.chain.seq - position.expected.unwrap_or_default();
+            match headless.filter(|_| flaw == Ok(Flaw::Absent)) {
+                Some((file, what)) if at > position.at => {
+                    self.flush(position);
+                    let expected = position.expected.unwrap_or_default();
+                    self.note(file, FIRST_BATCH, expected + lost - 1, &what);
+                    if lost > 1 {
+                        self.damage(position, &format!("{} batches are missing", lost - 1));
+                    }
+                }
+                _ => self.damage(position, &what),
+            }
+            // What is missing counts, so that the next start finds it missing again.
+            self.out.last_seq = front.header.chain.seq - 1;
+            (self.out.cut_file, self.out.cut_offset) = (position.logs[at].number(), offset);
             (position.at, position.offset, position.prev_crc) = (at, offset, None);
             self.accept(position, front);
             return Ok(true);
@@ -200,7 +218,10 @@ impl<'f> Walk<'f> {
         let acked = position.durable >= expected.max(1) || self.clean >= expected.max(1);
         if position.until.is_some() || acked || flaw.is_err() {
             self.damage(position, &what);
-            self.out.max_seq = self.out.max_seq.max(self.clean).max(position.durable) + (1 << 20);
+            self.out.last_seq = expected.max(self.clean).max(position.durable);
+            self.out.cut_file = position.log().number();
+            self.out.cut_offset = position.offset + BLOCK as u64;
+            self.out.max_seq = self.out.max_seq.max(self.out.last_seq) + (1 << 20);
         } else if flaw != Ok(Flaw::Absent) {
             probe!("engine: torn tail cut");
         }
@@ -292,6 +313,7 @@ impl<'f> Walk<'f> {
         probe!("engine: damage found");
         let name = in_use_name(file);
         self.out.damages.push(format!("{}/{name} at offset {offset}: {what}", self.folder));
+        self.out.damaged.insert(file);
         self.out.facts.doubt_all();
         self.out.limbo_from = Some(self.out.limbo_from.map_or(seq, |from| from.min(seq)));
     }
@@ -303,8 +325,12 @@ impl<'f> Walk<'f> {
         start: Option<&Start>,
     ) -> Result<(), StartError> {
         let Some(pending) = &position.pending else {
-            let Some(start) = start.filter(|_| position.until.is_none()) else { return Ok(()) };
-            self.before(start);
+            if let Some(start) = start
+                && position.until.is_none()
+                && position.expected.is_none()
+            {
+                self.before(start);
+            }
             return Ok(());
         };
         let seq = pending.front.header.chain.seq;
