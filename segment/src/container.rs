@@ -56,7 +56,7 @@ use crate::table::Compaction;
 use bytes::Bytes;
 use format::Operation;
 use frame::{Frame, OpenFrame, Pending};
-use reads::Tail;
+use reads::{Tail, Visible};
 use snapshots::Retention;
 use state::{At, State};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -80,6 +80,9 @@ pub struct Tuning {
     pub frame_bytes: usize,
     /// Log bytes since the last snapshot that make a new one due, if the state is not larger.
     pub snapshot_log_bytes: u64,
+    /// Entries since the last snapshot that make a new one due, if the state is not much larger than they are: a
+    /// restart replays them one by one, however small they are.
+    pub snapshot_entries: u64,
     /// How long nothing must happen until a snapshot is taken anyway.
     pub snapshot_idle: Duration,
     /// How long the read of an event reader is held at most.
@@ -92,6 +95,7 @@ impl Default for Tuning {
             frames_in_flight: 6,
             frame_bytes: ENTRY_BYTES_TARGET,
             snapshot_log_bytes: 64 * 1024 * 1024,
+            snapshot_entries: 4096,
             snapshot_idle: Duration::from_secs(10),
             event_read_held: Duration::from_secs(25),
         }
@@ -279,10 +283,10 @@ impl Container {
         true
     }
 
-    /// Notes how far a segment is sequenced: its readers may see that when the open frame is committed.
+    /// Notes how far a segment is sequenced: that may be seen when the open frame is committed.
     fn advance(&mut self, key: SegmentKey) {
         if let Some(segment) = self.state.segments.get(&key) {
-            self.open.advance(key, segment.length, segment.sealed);
+            self.open.advance(key, Visible::of(segment));
         }
     }
 
@@ -360,7 +364,9 @@ impl Container {
         match command {
             Command::SetupAppend(asked) => self.setup_append(connection, replies, &asked),
             Command::ReadSegment(asked) => self.read_segment(connection, replies, asked, effects),
-            Command::GetStreamSegmentInfo(asked) => self.segment_info(replies, asked),
+            Command::GetStreamSegmentInfo(asked) => {
+                self.segment_info(replies, asked, effects);
+            }
             Command::GetSegmentAttribute(asked) => self.get_attribute(replies, asked),
             Command::UpdateSegmentAttribute(asked) => {
                 self.update_attribute(replies, asked, effects);

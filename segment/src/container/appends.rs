@@ -3,6 +3,7 @@
 use crate::container::format::{Change, Operation, SegmentKey};
 use crate::container::frame::Pending;
 use crate::container::lifecycle::{no_such_segment, unsupported};
+use crate::container::reads::Tail;
 use crate::container::writers::{Refusal, SessionId};
 use crate::container::{Container, Effect, Effects};
 use crate::request::{Append, ConnectionId, Replies};
@@ -108,7 +109,7 @@ impl Container {
         }
         let segment = self.state.segments.get(&session.segment);
         // Sealed from where the seal is sequenced, not from where it is committed.
-        let is_told = || self.tails.get(&session.segment).is_some_and(|tail| tail.is_sealed);
+        let is_told = || self.tails.get(&session.segment).is_some_and(Tail::is_sealed);
         let is_sealed = segment.is_some_and(|segment| segment.sealed)
             && (!planted!("PB-S11") || is_told())
             || session.parent.as_ref().is_some_and(|parent| {

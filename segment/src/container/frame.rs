@@ -1,6 +1,7 @@
 //! Frames: what becomes one log entry, and the answers that wait for it.
 
 use crate::container::format::{Headers, Operation, SegmentKey};
+use crate::container::reads::Visible;
 use crate::container::writers::{Refusal, SessionId};
 use crate::request::Replies;
 use crate::table::Compaction;
@@ -57,12 +58,11 @@ pub(super) enum Pending {
     },
 }
 
-/// What readers may see of a segment once the frame is committed.
+/// What may be seen of a segment once the frame is committed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Advance {
     pub(super) segment: SegmentKey,
-    pub(super) length: i64,
-    pub(super) sealed: bool,
+    pub(super) to: Visible,
 }
 
 /// A frame that was submitted.
@@ -146,15 +146,14 @@ impl OpenFrame {
         std::mem::take(&mut self.pending)
     }
 
-    pub(super) fn advance(&mut self, segment: SegmentKey, length: i64, sealed: bool) {
+    pub(super) fn advance(&mut self, segment: SegmentKey, to: Visible) {
         if let Some(last) = self.advances.last_mut()
             && last.segment == segment
         {
-            last.length = length;
-            last.sealed = sealed;
+            last.to = to;
             return;
         }
-        self.advances.push(Advance { segment, length, sealed });
+        self.advances.push(Advance { segment, to });
     }
 
     /// The entry to append, and what waits for it.

@@ -1,8 +1,9 @@
 //! Creating, describing, changing, sealing, truncating and deleting segments.
 
 use crate::container::format::{Change, Kind, Operation, Policy, SegmentKey};
+use crate::container::reads::Visible;
 use crate::container::state::Content;
-use crate::container::{Container, Effects};
+use crate::container::{Container, Effect, Effects};
 use crate::request::{ConnectionId, Replies};
 use thalweg_actor::probe;
 use thalweg_types::name::SegmentName;
@@ -61,6 +62,7 @@ impl Container {
         let segment = SegmentKey(self.state.next_segment);
         self.log(&Operation::Create { segment, name, kind }, [], effects);
         self.tails.entry(segment).or_default();
+        self.advance(segment);
     }
 
     /// True if no segment may be created under that name: there is one, or one of that name went into another.
@@ -111,22 +113,35 @@ impl Container {
         self.answer(replies, SegmentCreated { request_id, segment: name });
     }
 
-    pub(super) fn segment_info(&mut self, replies: &Replies, asked: GetStreamSegmentInfo) {
+    /// Answers what is committed, at once: whoever asks must not wait behind appends that wait for disk space. Only
+    /// of a segment whose creation is under way, and of tables, it answers what is sequenced, once that is committed.
+    pub(super) fn segment_info(
+        &mut self,
+        replies: &Replies,
+        asked: GetStreamSegmentInfo,
+        effects: &mut Effects,
+    ) {
         let (request_id, name) = (asked.request_id, asked.segment);
-        let Some((_, segment)) = self.state.find(&name) else {
+        let Some((key, segment)) = self.state.find(&name) else {
             return self.answer(replies, no_such_segment(request_id, &name, -1));
         };
+        let committed = self.tails.get(&key).and_then(|tail| tail.visible);
+        let committed = committed.filter(|_| !segment.is_table());
+        let seen = committed.unwrap_or_else(|| Visible::of(segment));
         let info = StreamSegmentInfo {
             request_id,
             segment: name,
             exists: true,
-            is_sealed: segment.sealed,
+            is_sealed: seen.is_sealed,
             is_deleted: false,
-            last_modified: segment.modified,
-            write_offset: segment.length,
-            start_offset: segment.start,
+            last_modified: seen.modified,
+            write_offset: seen.length,
+            start_offset: seen.start,
         };
-        self.answer(replies, info);
+        if committed.is_none() {
+            return self.answer(replies, info);
+        }
+        effects.push(Effect::Reply { replies: replies.clone(), command: info.into() });
     }
 
     pub(super) fn get_attribute(&mut self, replies: &Replies, asked: GetSegmentAttribute) {
@@ -245,6 +260,7 @@ impl Container {
         }
         if start > found.start {
             self.log(&Operation::Truncate { segment, start }, [], effects);
+            self.advance(segment);
             self.answer_truncated_reads(segment, start);
         }
         self.answer(replies, SegmentTruncated { request_id, segment: name });

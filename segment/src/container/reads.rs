@@ -5,6 +5,7 @@
 
 use crate::container::format::SegmentKey;
 use crate::container::lifecycle::{illegal, is_truncated, no_such_segment, unsupported};
+use crate::container::state::Segment;
 use crate::container::{Container, Effect, Effects, Load};
 use crate::request::{ConnectionId, Replies};
 use thalweg_actor::{planted, probe};
@@ -19,19 +20,52 @@ const READ_BYTES_MIN: usize = 8;
 /// A read is cut short rather than put together from more places.
 const PLACES_MAX: usize = 512;
 
-/// What readers may see of a segment.
+/// What of a segment is committed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Visible {
+    /// Bytes below are gone.
+    pub(super) start: i64,
+    /// Length in bytes.
+    pub(super) length: i64,
+    /// It takes no more.
+    pub(super) is_sealed: bool,
+    /// When it changed, in milliseconds since 1970.
+    pub(super) modified: i64,
+}
+
+impl Visible {
+    /// All of `segment`.
+    pub(super) fn of(segment: &Segment) -> Self {
+        Self {
+            start: segment.start,
+            length: segment.length,
+            is_sealed: segment.sealed,
+            modified: segment.modified,
+        }
+    }
+}
+
+/// What may be seen of a segment, and who waits for more.
 #[derive(Debug, Default)]
 pub(super) struct Tail {
-    /// Committed length in bytes.
-    pub(super) length: i64,
-    /// The seal is committed.
-    pub(super) is_sealed: bool,
+    /// `None` until its creation is committed.
+    pub(super) visible: Option<Visible>,
     waiters: Vec<Waiter>,
 }
 
 impl Tail {
-    pub(super) fn new(length: i64, is_sealed: bool) -> Self {
-        Self { length, is_sealed, waiters: Vec::new() }
+    pub(super) fn new(visible: Visible) -> Self {
+        Self { visible: Some(visible), waiters: Vec::new() }
+    }
+
+    /// Committed length in bytes.
+    pub(super) fn length(&self) -> i64 {
+        self.visible.map_or(0, |visible| visible.length)
+    }
+
+    /// The seal is committed.
+    pub(super) fn is_sealed(&self) -> bool {
+        self.visible.is_some_and(|visible| visible.is_sealed)
     }
 }
 
@@ -118,10 +152,10 @@ impl Container {
         else {
             return false;
         };
-        let length = if planted!("PB-S5") { segment.length } else { tail.length };
+        let length = if planted!("PB-S5") { segment.length } else { tail.length() };
         let replies = read.replies.clone();
         if read.offset >= length {
-            if !tail.is_sealed {
+            if !tail.is_sealed() {
                 return false;
             }
             let command = if read.offset == length {
@@ -137,7 +171,7 @@ impl Container {
         let mut places = segment.places(read.offset, bytes);
         let is_limited = read.bytes_max <= available || places.len() > PLACES_MAX;
         places.truncate(PLACES_MAX);
-        let reply = read.reply(!is_limited && !tail.is_sealed, !is_limited && tail.is_sealed);
+        let reply = read.reply(!is_limited && !tail.is_sealed(), !is_limited && tail.is_sealed());
         let places = places.into_iter().map(|place| (0, place)).collect();
         effects.push(Effect::Load(Load { replies, reply: reply.into(), places }));
         true

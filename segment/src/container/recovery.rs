@@ -5,7 +5,7 @@
 use crate::container::codec::FormatError;
 use crate::container::format::{Operation, decode_headers};
 use crate::container::frame::OpenFrame;
-use crate::container::reads::Tail;
+use crate::container::reads::{Tail, Visible};
 use crate::container::snapshots::{Retention, behind};
 use crate::container::state::{At, Mismatch, State};
 use crate::container::writers::Writers;
@@ -221,7 +221,7 @@ impl Container {
         let tails = state
             .segments
             .iter()
-            .map(|(key, segment)| (*key, Tail::new(segment.length, segment.sealed)))
+            .map(|(key, segment)| (*key, Tail::new(Visible::of(segment))))
             .collect();
         let retention =
             Retention::new(start.snapshots, start.keep_from, replayed.entries, replayed.bytes);

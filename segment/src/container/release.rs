@@ -14,8 +14,7 @@ impl Container {
             for advance in frame.advances {
                 // The segment may have ended since; then its tail has too.
                 if let Some(tail) = self.tails.get_mut(&advance.segment) {
-                    tail.length = advance.length;
-                    tail.is_sealed |= advance.sealed;
+                    tail.visible = Some(advance.to);
                     self.wake(advance.segment, effects);
                 }
             }

@@ -13,6 +13,8 @@ use thalweg_types::time::Instant;
 /// An idle container with fewer entries and bytes than these since its last snapshot takes none.
 const IDLE_ENTRIES_MIN: u64 = 64;
 const IDLE_BYTES_MIN: u64 = 64 * 1024;
+/// A snapshot because of many entries may be so many times as large as they are.
+const STATE_SHARE: u64 = 4;
 
 /// A snapshot on its way into the log.
 #[derive(Clone, Copy, Debug)]
@@ -71,8 +73,11 @@ impl Retention {
     }
 
     fn is_due(&self, now: Instant, tuning: &Tuning) -> bool {
+        let many = self.entries >= tuning.snapshot_entries
+            && self.log_bytes >= self.state_bytes / STATE_SHARE;
         !self.is_busy()
-            && (self.log_bytes >= tuning.snapshot_log_bytes.max(self.state_bytes)
+            && (many
+                || self.log_bytes >= tuning.snapshot_log_bytes.max(self.state_bytes)
                 || self.idle_deadline(tuning).is_some_and(|at| at <= now))
     }
 

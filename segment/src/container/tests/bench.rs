@@ -345,14 +345,17 @@ impl Bench {
 
     /// Start, length and seal.
     pub(super) fn info(&mut self, name: &str) -> (i64, i64, bool) {
-        let asked = GetStreamSegmentInfo { request_id: ID, segment: name.into(), token: token() };
-        match self.call(998, asked) {
+        match self.call(998, info(name)) {
             Command::StreamSegmentInfo(info) => {
                 (info.start_offset, info.write_offset, info.is_sealed)
             }
             other => panic!("{other:?}"),
         }
     }
+}
+
+pub(super) fn info(name: &str) -> GetStreamSegmentInfo {
+    GetStreamSegmentInfo { request_id: ID, segment: name.into(), token: token() }
 }
 
 fn token() -> String {

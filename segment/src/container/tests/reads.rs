@@ -1,4 +1,6 @@
-use super::bench::{Bench, S, append, delete, merge, read, seal, truncate, truncated_at};
+use super::bench::{
+    Bench, S, append, create, delete, info, merge, read, seal, truncate, truncated_at,
+};
 use crate::request::What;
 use std::time::Duration;
 use thalweg_types::limits::{HELD_READS_MAX, READ_BYTES_MAX};
@@ -49,6 +51,25 @@ fn readers_see_only_what_is_committed() {
     assert_eq!(bench.answer(2), None);
     bench.commit_one();
     assert_eq!(got(bench.answer(2).unwrap()), (b"new".to_vec(), true, false));
+}
+
+#[test]
+fn a_segment_is_described_as_committed_while_appends_wait() {
+    let mut bench = bench(b"old");
+    bench.setup(1, 7, S);
+    bench.holds = true;
+    bench.send(1, What::Append(append(7, S, 1, b"new")));
+    bench.send(2, What::Command(truncate(S, 2).into()));
+    assert_eq!(bench.info(S), (0, 3, false), "answered at once, and nothing that may yet be lost");
+    bench.commit_all();
+    bench.holds = false;
+    assert_eq!(bench.info(S), (2, 6, false));
+    bench.holds = true;
+    bench.send(3, What::Command(create("scope/another").into()));
+    bench.send(4, What::Command(info("scope/another").into()));
+    assert_eq!(bench.answer(4), None, "its creation may yet be lost");
+    bench.commit_all();
+    assert!(matches!(bench.answer(4), Some(Command::StreamSegmentInfo(_))));
 }
 
 #[test]
