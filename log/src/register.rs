@@ -12,6 +12,7 @@
 //! 3. Fragments stand in ascending firsts, each on `write` distinct nodes (L18); the last starts at or below the end
 //!    of a closed ledger.
 //! 4. The register's epoch never exceeds the assigned one.
+//! 5. A closed ledger has an entry that must be kept.
 //!
 //! Deliberately not here: who is assigned and when (the leader decides), and which replicas (placement decides).
 
@@ -24,7 +25,8 @@ use thalweg_actor::{BoxFuture, planted, probe};
 use thalweg_types::id::{Address, ContainerId, EntryId, Epoch, Incarnation, NodeId, ReplicaId};
 use thiserror::Error;
 
-/// Ledgers that one register may list; a container that never trims reaches it after as many owners.
+/// Ledgers that one register may list. Empty ones are not listed once they are closed, so only a container that
+/// commits under each of its owners and never trims reaches it.
 pub const LEDGERS_MAX: usize = 4096;
 /// Fragments that one ledger may have.
 pub const FRAGMENTS_MAX: usize = 4096;
@@ -276,7 +278,14 @@ impl ContainerLog {
 
     /// The first entry of ledger `epoch` that must be kept. A ledger below `keep_from` has left the register.
     pub fn keep_from_in(&self, epoch: Epoch) -> EntryId {
-        if self.keep_from.epoch == epoch { self.keep_from.entry } else { EntryId(0) }
+        keep_from_in(self.keep_from, epoch)
+    }
+
+    /// The lowest address that may be needed: nothing that is listed lies below it, whatever `keep_from` says. A
+    /// ledger that is not listed is empty, disposable, or one that nobody was ever told of.
+    pub fn lowest(&self) -> Address {
+        let first = self.ledgers.first().map(|ledger| Address::new(ledger.epoch, EntryId(0)));
+        first.map_or(self.keep_from, |first| first.max(self.keep_from))
     }
 
     /// The ledger of `epoch`.
@@ -329,6 +338,10 @@ impl ContainerLog {
             assert!(!ledger.fragments.is_empty() && ledger.fragments.iter().all(valid));
             assert!(ledger.end().is_none_or(|end| ledger.last_fragment().first <= end));
         }
+        let needed = |ledger: &LedgerRecord| {
+            ledger.end().is_none_or(|end| end > self.keep_from_in(ledger.epoch))
+        };
+        assert!(self.ledgers.iter().all(needed));
         assert!(self.epoch <= self.assigned.map_or(Epoch(0), |assigned| assigned.epoch));
     }
 
@@ -363,12 +376,15 @@ impl ContainerLog {
             return Err(Refusal::Stale);
         }
         quorum.validate_ensemble(ensemble)?;
-        let count = self.ledgers.len();
+        let (count, keep_from) = (self.ledgers.len(), self.keep_from);
         let last = self.ledgers.last_mut();
         if last.as_ref().is_some_and(|last| last.epoch == epoch) {
             return Ok(()); // Its reply was lost.
         }
-        if count >= LEDGERS_MAX {
+        let goes = last.as_ref().is_some_and(|last| {
+            !last.is_closed() && ending.end <= keep_from_in(keep_from, last.epoch)
+        });
+        if count - usize::from(goes) >= LEDGERS_MAX {
             return Err(Refusal::Invalid(format!(
                 "more than {LEDGERS_MAX} ledgers: trim the log first"
             )));
@@ -475,11 +491,15 @@ impl ContainerLog {
         Ok(())
     }
 
-    /// Drops ledgers and fragments that lie wholly below `keep_from`.
+    /// Drops closed ledgers without an entry that must be kept, and fragments that lie wholly below `keep_from`.
     fn drop_disposable(&mut self) {
         let keep_from = self.keep_from;
         let last = self.ledgers.last().map(|ledger| ledger.epoch);
-        self.ledgers.retain(|l| l.epoch >= keep_from.epoch || Some(l.epoch) == last);
+        self.ledgers.retain(|ledger| {
+            let kept = ledger.epoch >= keep_from.epoch
+                && ledger.end().is_none_or(|end| end > keep_from_in(keep_from, ledger.epoch));
+            kept || Some(ledger.epoch) == last
+        });
         for ledger in self.ledgers.iter_mut().filter(|l| l.epoch == keep_from.epoch) {
             let below = ledger.fragments.iter().skip(1).take_while(|f| f.first <= keep_from.entry);
             let gone = below.count();
@@ -504,6 +524,10 @@ impl LedgerRecord {
         }
         Ok(())
     }
+}
+
+fn keep_from_in(keep_from: Address, epoch: Epoch) -> EntryId {
+    if keep_from.epoch == epoch { keep_from.entry } else { EntryId(0) }
 }
 
 enum Refusal {

@@ -2,7 +2,7 @@
 //!
 //! Invariants
 //! 1. `lac`, `keep_from` and `fenced_by` of a ledger, every floor and every trim point only grow.
-//! 2. No ledger wholly below its container's `keep_from` is known.
+//! 2. No ledger wholly below its container's `keep_from` is known, nor one that was fenced while it was empty.
 //! 3. A ledger that a damaged range may have touched is uncertain until a frame behind the damage proves that
 //!    nothing of it was lost.
 //! 4. Every fact has an anchor: the file that holds the newest frame which states it in full.
@@ -111,6 +111,11 @@ impl Facts {
         }
         let state = self.ledger(ledger, EntryId(0), file);
         state.fenced_by = state.fenced_by.max(Some(by));
+        if (state.base, state.tail, state.lac, state.certain) == (EntryId(0), None, None, true) {
+            // The floor says as much of a ledger that never had an entry, and there may be one for each start.
+            self.ledgers.remove(&ledger);
+            self.anchors.remove(&Subject::Ledger(ledger));
+        }
     }
 
     fn state(&mut self, new: &LedgerState, file: u64) {

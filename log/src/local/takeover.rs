@@ -50,8 +50,8 @@ fn prepare(container: &Container, log: &ContainerLog, epoch: Epoch) {
         let upto = Epoch(epoch.0 - 1);
         container.replica_input(replica::Input::Limbo { upto });
     }
-    // The register may have moved on while the storage's own trim was lost in a crash.
-    container.request(Request::Trim { keep_from: log.keep_from });
+    // The register may have moved on while the storage's own trim was lost in a crash, and empty ledgers have left it.
+    container.request(Request::Trim { keep_from: log.lowest() });
 }
 
 fn close(logs: &LocalLogs, epoch: Epoch, ending: Ending) -> Change {

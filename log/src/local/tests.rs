@@ -116,6 +116,36 @@ fn what_was_committed_is_replayed_by_the_next_owner() {
 }
 
 #[test]
+fn restarts_of_an_idle_container_leave_no_trace() {
+    run(async {
+        for is_empty in [true, false] {
+            let (mut storage, register) = (MemoryStorage::auto(), Arc::default());
+            let first = logs(&storage, &register);
+            let opened = first.open(CONTAINER).await.unwrap();
+            if !is_empty {
+                assert_eq!(opened.ledger.append(entry("a")), Ok(EntryId(0)));
+                committed(&opened, EntryId(0)).await;
+            }
+            for _ in 0..1000 {
+                storage = storage.restart();
+                let logs = logs(&storage, &register);
+                logs.open(CONTAINER).await.unwrap();
+                settle().await;
+            }
+            let listed = if is_empty { 1 } else { 2 };
+            assert_eq!(register.get(CONTAINER).unwrap().ledgers.len(), listed);
+            storage = storage.restart();
+            assert_eq!(storage.recovered().ledgers.len(), listed);
+            let last = logs(&storage, &register);
+            let opened = last.open(CONTAINER).await.unwrap();
+            assert_eq!(opened.ledger.id().epoch, Epoch(1002));
+            let entries = replayed(&last, &opened).await.unwrap();
+            assert_eq!(texts(&entries), &["a"][..listed - 1]);
+        }
+    });
+}
+
+#[test]
 fn nothing_is_committed_before_the_storage_says_that_it_is_durable() {
     run(async {
         let (storage, register) = (MemoryStorage::manual(), Arc::default());

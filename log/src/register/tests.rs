@@ -161,6 +161,54 @@ fn what_lies_wholly_below_keep_from_leaves_the_register() {
 }
 
 #[test]
+fn a_closed_ledger_without_an_entry_to_keep_leaves_the_register() {
+    let (mut log, first) = opened();
+    let reopen = |log: &mut ContainerLog, end: u64| {
+        let epoch = assign(log);
+        done(log.apply(&begin(epoch)));
+        let closing = close(epoch, end, end, [1, 2, 3]);
+        let reply = done(log.apply(&closing));
+        assert_eq!(done(log.apply(&closing)), reply, "sent again");
+        epoch
+    };
+    let second = reopen(&mut log, 5);
+    let third = reopen(&mut log, 0);
+    let listed = |log: &ContainerLog| log.ledgers.iter().map(|l| l.epoch).collect::<Vec<_>>();
+    assert_eq!((listed(&log), log.lowest()), (vec![first, third], Address::new(first, EntryId(0))));
+    // The last of the first ledger's five entries is still needed.
+    done(log.apply(&keep(third, Address::new(first, EntryId(4)))));
+    assert_eq!((listed(&log), log.lowest()), (vec![first, third], Address::new(first, EntryId(4))));
+    done(log.apply(&keep(third, Address::new(first, EntryId(5)))));
+    assert_eq!((listed(&log), log.lowest()), (vec![third], Address::new(third, EntryId(0))));
+    assert_eq!(log.keep_from, Address::new(first, EntryId(5)));
+    // Trimmed to its end while it was open, it is not needed once it is closed.
+    done(log.apply(&keep(third, Address::new(third, EntryId(7)))));
+    let fourth = reopen(&mut log, 7);
+    assert_eq!(listed(&log), [fourth]);
+    assert!(second < third);
+}
+
+#[test]
+fn thousands_of_idle_owners_leave_no_trace_and_the_limit_counts_only_what_stays() {
+    let (mut log, _) = opened();
+    let reopen = |log: &mut ContainerLog, end: u64| {
+        let epoch = assign(log);
+        done(log.apply(&begin(epoch)));
+        log.apply(&close(epoch, end, end, [1, 2, 3]))
+    };
+    for _ in 0..10_000 {
+        done(reopen(&mut log, 0));
+    }
+    assert_eq!((log.ledgers.len(), log.epoch), (1, Epoch(10_001)));
+    while log.ledgers.len() < LEDGERS_MAX {
+        done(reopen(&mut log, 1));
+    }
+    done(reopen(&mut log, 0));
+    assert_eq!(log.ledgers.len(), LEDGERS_MAX);
+    assert!(is_invalid(&reopen(&mut log, 1)));
+}
+
+#[test]
 fn a_repair_touches_closed_ledgers_only() {
     let (mut log, first) = opened();
     let repair = |old, new| Change::Repair {
