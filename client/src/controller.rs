@@ -186,6 +186,15 @@ impl Controller {
         }
     }
 
+    /// Why the store lets appends wait for now (a full disk), if it does. What is sent meanwhile is stored once there
+    /// is room, or never: whoever would rather not wait asks this.
+    pub async fn appends_held(&self) -> Result<Option<String>, CallError> {
+        match self.call(Request::AreAppendsHeld).await? {
+            Response::AppendsHeld(reason) => Ok(reason),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// The segments that take events now; none for a sealed stream.
     pub async fn current_segments(
         &self,
@@ -225,5 +234,6 @@ fn changes_nothing(request: &Request) -> bool {
             | Request::CheckTransactionState { .. }
             | Request::GetDelegationToken { .. }
             | Request::GetControllers
+            | Request::AreAppendsHeld
     )
 }

@@ -77,6 +77,10 @@ impl Controller {
             Request::GetControllers => {
                 Ok(Response::Controllers(self.inner.config.controllers.clone()))
             }
+            Request::AreAppendsHeld => {
+                let held = self.inner.segments.held();
+                Ok(Response::AppendsHeld(held.map(|reason| reason.to_string())))
+            }
             _ => Err(RpcError::new(Code::Unimplemented, "not supported by this version")),
         }
     }

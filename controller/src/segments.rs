@@ -120,4 +120,7 @@ pub trait Segments: Send + Sync {
         &'a self,
         name: &'a SegmentName,
     ) -> BoxFuture<'a, Result<SegmentInfo, SegmentError>>;
+
+    /// Why appends wait for now (a full disk), if they do.
+    fn held(&self) -> Option<Arc<str>>;
 }

@@ -3,7 +3,7 @@
 use crate::segments::{Fence, SegmentError, SegmentInfo, SegmentKind, Segments};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::ready;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use thalweg_actor::BoxFuture;
 use thalweg_types::name::SegmentName;
 
@@ -18,6 +18,7 @@ struct Inside {
     segments: BTreeMap<SegmentName, SegmentInfo>,
     deleted: BTreeSet<SegmentName>,
     failures: u32,
+    held: Option<Arc<str>>,
     commands: Vec<String>,
 }
 
@@ -29,6 +30,11 @@ impl MemorySegments {
     /// The next `count` commands fail with an unknown outcome, without effect.
     pub fn fail_next(&self, count: u32) {
         self.lock().failures = count;
+    }
+
+    /// Appends wait for `reason` from now on, or no more.
+    pub fn hold(&self, reason: Option<&str>) {
+        self.lock().held = reason.map(Arc::from);
     }
 
     /// Appends `bytes` bytes to a segment, as a client would.
@@ -150,5 +156,9 @@ impl Segments for MemorySegments {
         name: &'a SegmentName,
     ) -> BoxFuture<'a, Result<SegmentInfo, SegmentError>> {
         self.run("info", name, |inside| inside.find(name).copied())
+    }
+
+    fn held(&self) -> Option<Arc<str>> {
+        self.lock().held.clone()
     }
 }

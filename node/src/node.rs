@@ -80,7 +80,11 @@ impl Node {
         let (store, started) = SegmentStore::start(&env, logs, store).await?;
         let connections = store.connections();
         let containers = Arc::clone(&store) as Arc<dyn Containers>;
-        serve.send_replace(Some(Serving { connections: Arc::clone(&connections), containers }));
+        serve.send_replace(Some(Serving {
+            connections: Arc::clone(&connections),
+            containers,
+            storage: Arc::clone(&storage),
+        }));
         let report = StartReport {
             mounts: storage.mount_seq(),
             damages: storage.recovered().damages.clone(),

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use thalweg_actor::BoxFuture;
 use thalweg_controller::segments::{Fence, SegmentError, SegmentInfo, SegmentKind, Segments};
+use thalweg_log::storage::Storage;
 use thalweg_segment::connection::{Connections, Containers};
 use thalweg_segment::request::{Outgoing, Request, What, replies};
 use thalweg_types::name::SegmentName;
@@ -23,6 +24,7 @@ use tokio::sync::watch;
 pub(crate) struct Serving {
     pub(crate) connections: Arc<Connections>,
     pub(crate) containers: Arc<dyn Containers>,
+    pub(crate) storage: Arc<dyn Storage>,
 }
 
 /// The store of this process. Commands wait until it serves.
@@ -63,7 +65,7 @@ impl LocalSegments {
         command: impl Into<Command>,
     ) -> Result<Command, SegmentError> {
         let mut serving = self.serving.clone();
-        let Ok(Some(Serving { connections, containers })) =
+        let Ok(Some(Serving { connections, containers, .. })) =
             serving.wait_for(Option::is_some).await.map(|found| found.clone())
         else {
             return Err(unavailable(name, "the segment store does not run"));
@@ -234,5 +236,10 @@ impl Segments for LocalSegments {
         name: &'a SegmentName,
     ) -> BoxFuture<'a, Result<SegmentInfo, SegmentError>> {
         Box::pin(self.look(name))
+    }
+
+    fn held(&self) -> Option<Arc<str>> {
+        let serving = self.serving.borrow();
+        serving.as_ref().and_then(|serving| serving.storage.progress().borrow().held.clone())
     }
 }

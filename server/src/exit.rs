@@ -6,6 +6,8 @@ use thiserror::Error;
 pub(crate) const FAILED: u8 = 1;
 /// A bug was met: the process ended to protect what is stored.
 pub(crate) const BUG: u8 = 70;
+/// The server lets appends wait (its disk is full): trying again later may help.
+pub(crate) const HELD: u8 = 75;
 /// The disk failed a sync or a write: the process ended, since nothing more may be acknowledged.
 pub(crate) const DISK_FAILED: u8 = 74;
 

@@ -268,6 +268,8 @@ pub enum Request {
     DeleteKeyValueTable(TableName),
     /// Where the controllers are.
     GetControllers,
+    /// Whether the store takes appends now. Answered by [`Response::AppendsHeld`].
+    AreAppendsHeld,
 }
 
 /// What the controller answers. On the wire: the position in this list never changes, new ones go to the end.
@@ -384,6 +386,8 @@ pub enum Response {
     DeleteKeyValueTable(DeleteTableStatus),
     /// Every controller of the cluster.
     Controllers(Vec<NodeUri>),
+    /// Why appends wait for now (a full disk); none if they do not.
+    AppendsHeld(Option<String>),
 }
 
 /// Why an RPC has no answer: the codes are gRPC's.

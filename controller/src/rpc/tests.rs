@@ -420,3 +420,15 @@ fn nothing_is_under_way_when_an_answer_says_so() {
         assert_eq!(stream.workflow.as_ref().map(|w| &w.kind), None::<&Workflow>);
     }
 }
+
+#[test]
+fn whoever_asks_is_told_why_appends_wait() {
+    let world = World::new();
+    let controller = world.start();
+    let ask = || world.ask(&controller, Request::AreAppendsHeld);
+    assert_eq!(ask(), Ok(Response::AppendsHeld(None)));
+    world.segments.hold(Some("the disk is full"));
+    assert_eq!(ask(), Ok(Response::AppendsHeld(Some("the disk is full".into()))));
+    world.segments.hold(None);
+    assert_eq!(ask(), Ok(Response::AppendsHeld(None)));
+}

@@ -7,6 +7,7 @@
 mod pieces;
 
 use super::{Server, name};
+use crate::exit;
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use clap::Args;
@@ -21,6 +22,10 @@ use thalweg_types::name::ScopedStream;
 
 /// Events between two looks at the progress bar.
 const PROGRESS_EVENTS: u64 = 4096;
+/// How often the server is asked whether it takes events…
+const HELD_LOOK: Duration = Duration::from_secs(1);
+/// …and how often in a row it must have said no.
+const HELD_LOOKS: u32 = 3;
 
 /// What to write, and how.
 #[derive(Args, Debug)]
@@ -117,13 +122,39 @@ pub(crate) async fn run(args: Options) -> anyhow::Result<()> {
     let bar = progress_bar(length);
     let started = Instant::now();
     let writer = client.event_writer(&args.stream);
-    let outcome = write_all(&args, &writer, Pieces::new(input), &bar).await;
-    // Because: even after bad input, what came before it is written.
-    writer.flush().await.context("not everything is written")?;
+    let write = async {
+        let outcome = write_all(&args, &writer, Pieces::new(input), &bar).await;
+        // Because: even after bad input, what came before it is written.
+        writer.flush().await.context("not everything is written")?;
+        outcome
+    };
+    let written = tokio::select! {
+        outcome = write => outcome,
+        reason = held(&client) => Err(exit::With {
+            code: exit::HELD,
+            text: format!("the server takes no events for now: {reason}. Not everything is written"),
+        }
+        .into()),
+    };
     bar.finish_and_clear();
-    let written = outcome?;
+    let written = written?;
     report(&args.stream, &written, started.elapsed());
     Ok(())
+}
+
+/// Waits until the server has let appends wait for a while, and says why it does.
+async fn held(client: &Client) -> String {
+    let mut seen = 0;
+    loop {
+        tokio::time::sleep(HELD_LOOK).await;
+        match client.controller().appends_held().await {
+            Ok(Some(reason)) if seen + 1 == HELD_LOOKS => return reason,
+            Ok(Some(_)) => seen += 1,
+            Ok(None) => seen = 0,
+            // A server that is not there says nothing about its disk; the writer deals with that.
+            Err(_) => {}
+        }
+    }
 }
 
 async fn write_all(

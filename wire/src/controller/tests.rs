@@ -152,6 +152,7 @@ fn other_requests(f: &Fill) -> Vec<Request> {
         Request::ListKeyValueTables { scope, token: f.b.clone() },
         Request::DeleteKeyValueTable(f.table()),
         Request::GetControllers,
+        Request::AreAppendsHeld,
     ]
 }
 
@@ -216,6 +217,7 @@ fn other_responses(f: &Fill) -> Vec<Response> {
         },
         Response::DeleteKeyValueTable(DeleteTableStatus::TableNotFound),
         Response::Controllers(vec![NodeUri { host: f.b.clone(), port: 1 }]),
+        Response::AppendsHeld(Some(f.a.clone())),
     ]
 }
 
