@@ -175,7 +175,7 @@ impl Spare {
         disk: &dyn Disk,
         mut header: FileHeader,
     ) -> io::Result<LogFile> {
-        header.size = self.size / BLOCK as u64 * BLOCK as u64;
+        header.size = renewed(&*self.file, self.size).await?;
         if planted!("PB-D7") {
             // The file keeps the incarnation of its last use.
             let old = FileHeader::decode(&self.file.read_at(0, BLOCK).await?);
@@ -190,6 +190,23 @@ impl Spare {
     /// Gives the space back.
     pub(super) async fn remove(self, disk: &dyn Disk) -> io::Result<()> {
         disk.remove(&spare_name(self.number)).await
+    }
+}
+
+/// Brings the length of `file` to `size` rounded down to whole blocks, or to one block less on a full disk, such that
+/// its next sync makes it durable. Says which it is.
+///
+/// Because: the sync of an earlier process may have failed. The operating system then shows a length that the device
+/// does not have, believes it durable, and no later sync writes it; only a change is written.
+pub(super) async fn renewed(file: &dyn File, size: u64) -> io::Result<u64> {
+    let block = BLOCK as u64;
+    let size = size / block * block;
+    let shorter = size.saturating_sub(block);
+    file.set_len(shorter).await?;
+    match file.allocate(size).await {
+        Ok(()) => Ok(size),
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(shorter),
+        Err(error) => Err(error),
     }
 }
 

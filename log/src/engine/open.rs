@@ -4,7 +4,7 @@ use super::config::Config;
 use super::core::{Class, Core, Placed, Pool, RESERVES, State};
 use super::error::{StartError, io_error};
 use super::files::{
-    FIRST_BATCH, LogFile, Names, Pace, Spare, activate, in_use_name, prepared_name, retire,
+    FIRST_BATCH, LogFile, Names, Pace, Spare, activate, in_use_name, prepared_name, renewed, retire,
 };
 use super::format::{
     BATCH_OVERHEAD, BLOCK, BlockFlaw, Chain, FileHeader, Record, Start, Superblock, VERSION, encode,
@@ -256,14 +256,11 @@ async fn open_file_named(core: &Core, number: u64) -> io::Result<Option<LogFile>
         (header.storage, header.number) == (core.storage, number) && header.size <= size
     };
     let incarnation = (core.env.entropy.draw() >> 64) as u64;
-    let header = match found.filter(usable) {
-        Some(header) => header,
-        None => FileHeader {
-            storage: core.storage,
-            incarnation,
-            number,
-            size: size / BLOCK as u64 * BLOCK as u64,
-        },
+    let found = found.filter(usable);
+    let size = renewed(&*file, found.map_or(size, |header| header.size)).await?;
+    let header = match found {
+        Some(header) => FileHeader { size, ..header },
+        None => FileHeader { storage: core.storage, incarnation, number, size },
     };
     file.write_and_sync(0, vec![header.encode()]).await?;
     Ok(Some(LogFile { header, file }))

@@ -29,9 +29,28 @@ impl Content {
         self.pending.push((at, bytes.to_vec()));
     }
 
+    /// Only what was written since the last sync is written now: what a failed one has dropped stays lost.
     fn sync(&mut self) {
-        self.pending.clear();
-        self.durable.clone_from(&self.current);
+        for (at, bytes) in std::mem::take(&mut self.pending) {
+            let end = at + bytes.len();
+            if self.durable.len() < end {
+                self.durable.resize(end, 0);
+            }
+            self.durable[at..end].copy_from_slice(&bytes);
+        }
+    }
+
+    fn set_len(&mut self, len: usize) {
+        let grown = len.saturating_sub(self.current.len());
+        if grown > 0 {
+            return self.write(len - grown, &vec![0; grown]);
+        }
+        self.current.truncate(len);
+        self.durable.truncate(len);
+        self.pending.retain(|(at, _)| *at < len);
+        for (at, bytes) in &mut self.pending {
+            bytes.truncate(len - *at);
+        }
     }
 
     /// What a power loss leaves: each unsynced write whole, torn or absent.
@@ -319,6 +338,7 @@ impl File for MemoryFile {
                 world.fail_sync_at.is_some_and(|at| world.syncs >= at)
             };
             if fails {
+                self.with(|content| content.pending.clear());
                 return Err(io::Error::other("injected"));
             }
             self.with(Content::sync);
@@ -350,10 +370,7 @@ impl File for MemoryFile {
     fn set_len(&self, len: u64) -> BoxFuture<'_, io::Result<()>> {
         Box::pin(async move {
             self.may_grow(at(len))?;
-            self.with(|content| {
-                content.current.resize(at(len), 0);
-                content.durable.truncate(at(len));
-            });
+            self.with(|content| content.set_len(at(len)));
             self.disk.step().await;
             Ok(())
         })

@@ -17,7 +17,8 @@ struct Acked {
 }
 
 fn small() -> Config {
-    Config { file_first: 48 * 1024, file_max: 48 * 1024, reserve: 24 * 1024, ..tiny() }
+    let (file_first, file_max, reserve) = (32 * 1024, 96 * 1024, 24 * 1024);
+    Config { file_first, file_max, reserve, allocate_step: 16 * 1024, ..tiny() }
 }
 
 async fn history(env: Env, acked: &Cell<Acked>) -> Result<(), Arc<str>> {
@@ -153,6 +154,25 @@ fn a_failed_sync_stops_the_engine_and_loses_nothing_acknowledged() {
         for seed in 0..3 {
             let (disk, executor) = (disk.power_loss(seed), Executor::new(seed));
             executor.run(verify(executor.env(&disk), acked.get(), &format!("sync {sync}")));
+        }
+    }
+}
+
+#[test]
+fn what_a_failed_sync_has_dropped_is_not_relied_on_by_the_next_process() {
+    for sync in 1..120 {
+        let (disk, executor, acked) = (MemoryDisk::new(), Executor::new(7), Cell::default());
+        disk.fail_sync_at(sync);
+        if executor.run(history(executor.env(&disk), &acked)).is_ok() {
+            continue;
+        }
+        for seed in 0..3 {
+            let context = format!("sync {sync}");
+            let (disk, executor) = (disk.process_end(), Executor::new(seed));
+            executor.run(verify(executor.env(&disk), acked.get(), &context));
+            let context = format!("{context}, then a power loss");
+            let (disk, executor) = (disk.power_loss(seed), Executor::new(seed));
+            executor.run(verify(executor.env(&disk), acked.get(), &context));
         }
     }
 }
