@@ -1,9 +1,11 @@
 //! Calls to the controller.
 
 use crate::config::Config;
+use crate::dial::Dialer;
 use crate::link::{Link, LinkError, Numbered, Protocol, within};
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use thalweg_actor::env::Env;
 use thalweg_actor::network::Endpoint;
 use thalweg_types::id::SegmentId;
@@ -13,7 +15,6 @@ use thalweg_wire::controller::{
     Code, Request, Response, RpcError, SegmentRange, StreamName, decode_response, encode_request,
 };
 use thiserror::Error;
-use tokio::sync::Mutex;
 
 struct Messages;
 
@@ -92,20 +93,16 @@ pub struct Controller {
 struct Shared {
     env: Env,
     config: Config,
-    link: Mutex<Current>,
-}
-
-struct Current {
-    link: Option<Link<Messages>>,
+    link: Dialer<Messages>,
     /// Which of the configured controllers comes next.
-    next: usize,
+    next: AtomicUsize,
 }
 
 impl Controller {
     /// The controllers of `config`. Nothing is connected yet.
     pub fn new(env: Env, config: Config) -> Self {
-        let link = Mutex::new(Current { link: None, next: 0 });
-        Self { shared: Arc::new(Shared { env, config, link }) }
+        let (link, next) = (Dialer::default(), AtomicUsize::new(0));
+        Self { shared: Arc::new(Shared { env, config, link, next }) }
     }
 
     /// Asks the controller. What was certainly not done is tried again, and so is what changes nothing, up to the
@@ -153,20 +150,15 @@ impl Controller {
 
     /// The connection, made if there is none.
     async fn link(&self) -> Result<Link<Messages>, CallError> {
-        let (env, config) = (&self.shared.env, &self.shared.config);
-        let mut current = self.shared.link.lock().await;
-        if let Some(link) = current.link.as_ref().filter(|link| !link.is_ended()) {
-            return Ok(link.clone());
-        }
-        current.link = None;
-        let at = current.next % config.controllers.len().max(1);
-        current.next = at + 1;
-        let Some(endpoint) = config.controllers.get(at) else {
+        let Shared { env, config, link, next } = self.shared.as_ref();
+        let Some(last) = config.controllers.len().checked_sub(1) else {
             return Err(self.unreachable(&"none is configured"));
         };
-        let link = Link::connect(env, config, endpoint).await.map_err(|e| self.unreachable(&e))?;
-        current.link = Some(link.clone());
-        Ok(link)
+        let endpoint = || {
+            let at = next.fetch_add(1, Ordering::Relaxed) % (last + 1);
+            config.controllers[at].clone()
+        };
+        link.link(env, config, endpoint).await.map_err(|reason| self.unreachable(&reason))
     }
 
     fn unreachable(&self, reason: &dyn std::fmt::Display) -> CallError {

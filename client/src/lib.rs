@@ -9,6 +9,7 @@
 pub mod byte_stream;
 pub mod config;
 pub mod controller;
+mod dial;
 pub mod event;
 pub mod group;
 mod link;

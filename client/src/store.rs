@@ -2,10 +2,11 @@
 
 use crate::config::Config;
 use crate::controller::{CallError, Controller};
+use crate::dial::Dialer;
 use crate::link::{Answer, Link, LinkError, Numbered, Protocol, within};
 use bytes::{Bytes, BytesMut};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use thalweg_actor::env::Env;
 use thalweg_actor::network::Endpoint;
 use thalweg_types::id::SegmentId;
@@ -14,7 +15,6 @@ use thalweg_wire::controller::StreamName;
 use thalweg_wire::segment::frame::{self, FRAME_BYTES_MAX};
 use thalweg_wire::segment::{Command, Encoder, Hello, VERSION_HIGH, VERSION_LOW};
 use thiserror::Error;
-use tokio::sync::Mutex;
 
 /// Segments whose node is remembered.
 const LOCATED_MAX: usize = 16 * 1024;
@@ -176,7 +176,7 @@ struct Shared {
     env: Env,
     config: Config,
     controller: Controller,
-    links: Mutex<BTreeMap<Endpoint, Link<Commands>>>,
+    links: Mutex<BTreeMap<Endpoint, Arc<Dialer<Commands>>>>,
     /// Where segments were found to be served; forgotten when that stops being true.
     located: Mutex<BTreeMap<Place, Endpoint>>,
 }
@@ -210,17 +210,21 @@ impl Stores {
         let endpoint = self.locate(place).await?;
         let reply = self.ask_at(endpoint, held, request).await;
         if matches!(reply, Err(_) | Ok(Command::WrongHost(_))) {
-            self.shared.located.lock().await.remove(place);
+            self.located().remove(place);
         }
         reply
     }
 
+    fn located(&self) -> MutexGuard<'_, BTreeMap<Place, Endpoint>> {
+        self.shared.located.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn locate(&self, place: &Place) -> Result<Endpoint, StoreError> {
-        if let Some(endpoint) = self.shared.located.lock().await.get(place) {
+        if let Some(endpoint) = self.located().get(place) {
             return Ok(endpoint.clone());
         }
         let endpoint = self.shared.controller.locate(place.stream_name(), place.id).await?;
-        let mut located = self.shared.located.lock().await;
+        let mut located = self.located();
         if located.len() >= LOCATED_MAX {
             located.clear();
         }
@@ -299,23 +303,21 @@ impl Stores {
         let endpoint = self.locate(place).await?;
         let link = Link::connect(self.env(), self.config(), &endpoint).await;
         if link.is_err() {
-            self.shared.located.lock().await.remove(place);
+            self.located().remove(place);
         }
         link.map_err(|error| StoreError::Unreachable { endpoint, reason: error.to_string() })
     }
 
     async fn link(&self, endpoint: &Endpoint) -> Result<Link<Commands>, StoreError> {
-        let mut links = self.shared.links.lock().await;
-        if let Some(link) = links.get(endpoint).filter(|link| !link.is_ended()) {
-            return Ok(link.clone());
-        }
-        let link = Link::connect(&self.shared.env, &self.shared.config, endpoint).await.map_err(
-            |error| StoreError::Unreachable {
-                endpoint: endpoint.clone(),
-                reason: error.to_string(),
-            },
-        )?;
-        links.insert(endpoint.clone(), link.clone());
-        Ok(link)
+        let dialer = {
+            let links = self.shared.links.lock();
+            let mut links = links.unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(links.entry(endpoint.clone()).or_default())
+        };
+        let link = dialer.link(&self.shared.env, &self.shared.config, || endpoint.clone()).await;
+        link.map_err(|reason| StoreError::Unreachable {
+            endpoint: endpoint.clone(),
+            reason: reason.to_string(),
+        })
     }
 }
