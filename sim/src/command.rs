@@ -2,6 +2,7 @@
 
 mod arguments;
 mod bugs;
+mod child;
 mod meta;
 mod swarm;
 
@@ -14,8 +15,9 @@ Deterministic simulation of Thalweg. A seed decides everything.
 
   cargo sim swarm --scenario NAME [--seeds N] [--start S]   many seeds without planted bugs: all must be clean
   cargo sim bugs  --scenario NAME [--seeds N] [--only ID]   each planted bug must be found by its oracle
-  cargo sim run   --scenario NAME --seed S [--bug ID] [--trace]
-                                                            one seed; --trace prints what happened, line by line
+  cargo sim run   --scenario NAME --seed S [--bug ID] [--trace] [--log]
+                                                            one seed; --trace prints what happened, line by line,
+                                                            --log what the code under test has to say
   cargo sim meta  [--scenario NAME] [--seeds N] [--start S] the same seed in two processes: byte-identical traces
   cargo sim regressions                                     the seeds of sim/regressions.txt: all must be clean
   cargo sim list                                            scenarios and their planted bugs
@@ -41,13 +43,29 @@ fn dispatch(arguments: &Arguments) -> ExitCode {
             true
         }
         Command::List => list(),
-        Command::Run => swarm::one(arguments),
+        Command::Run => {
+            if arguments.log {
+                log_to_stderr();
+            }
+            child::watch_over_me();
+            swarm::one(arguments)
+        }
         Command::Swarm => swarm::many(arguments),
         Command::Regressions => swarm::regressions(),
         Command::Bugs => bugs::all(arguments),
         Command::Meta => meta::compare(arguments),
     };
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What the code under test logs, down to its details.
+fn log_to_stderr() {
+    tracing_subscriber::fmt()
+        .without_time()
+        .with_ansi(false)
+        .with_max_level(tracing::Level::DEBUG)
+        .with_writer(std::io::stderr)
+        .init();
 }
 
 /// A line on stdout.

@@ -1,5 +1,6 @@
 //! Scenarios: a world, a workload, a nemesis, and the oracles that judge what came of it.
 
+mod one_node;
 mod seams;
 
 use crate::report::{Outcome, Run};
@@ -34,7 +35,7 @@ pub(crate) struct Scenario {
 }
 
 /// All scenarios.
-pub(crate) const ALL: &[Scenario] = &[seams::SCENARIO];
+pub(crate) const ALL: &[Scenario] = &[seams::SCENARIO, one_node::SCENARIO];
 
 thread_local! {
     static LAST_PANIC: RefCell<Option<String>> = const { RefCell::new(None) };

@@ -35,6 +35,10 @@ pub(crate) struct Arguments {
     pub(crate) bug: Option<String>,
     /// Print the trace.
     pub(crate) trace: bool,
+    /// Print what the code under test logs.
+    pub(crate) log: bool,
+    /// Print what a run has shown for another process.
+    pub(crate) report: bool,
 }
 
 impl Arguments {
@@ -52,11 +56,27 @@ impl Arguments {
             Some(other) => return Err(format!("unknown command {other}")),
         };
         let last = ALL.last().expect("there are scenarios");
-        let mut all =
-            Self { command, scenario: last, seeds: None, start: 0, bug: None, trace: false };
+        let mut all = Self {
+            command,
+            scenario: last,
+            seeds: None,
+            start: 0,
+            bug: None,
+            trace: false,
+            log: false,
+            report: false,
+        };
         while let Some(word) = words.next() {
             if word == "--trace" {
                 all.trace = true;
+                continue;
+            }
+            if word == "--log" {
+                all.log = true;
+                continue;
+            }
+            if word == "--report" {
+                all.report = true;
                 continue;
             }
             if word == "--help" {

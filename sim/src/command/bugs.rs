@@ -3,10 +3,11 @@
 //! A panic or a time-out is not a find, and neither is another oracle's complaint: both are listed apart.
 
 use super::arguments::Arguments;
+use super::child;
 use super::say;
 use super::swarm::wall;
-use crate::report::Run;
-use crate::scenario::{self, Bug, Scenario};
+use crate::report::Summary;
+use crate::scenario::{Bug, Scenario};
 use std::collections::BTreeSet;
 
 const SEEDS_DEFAULT: u64 = 200;
@@ -24,12 +25,12 @@ struct Search {
 
 fn search(scenario: &Scenario, bug: &Bug, arguments: &Arguments) -> Search {
     let mut search = Search::default();
-    for seed in arguments.start..arguments.start + arguments.seeds.unwrap_or(SEEDS_DEFAULT) {
+    let seeds = arguments.start..arguments.start + arguments.seeds.unwrap_or(SEEDS_DEFAULT);
+    for run in child::runs(scenario, Some(bug.id), seeds) {
         search.seeds += 1;
-        let run = scenario::run(scenario, seed, Some(bug.id), false);
-        let right = run.outcome.violations.iter().find(|v| bug.breaks.contains(&v.invariant));
-        if let Some(violation) = right {
-            search.found = Some((seed, violation.to_string()));
+        let right = run.violations.iter().find(|(rule, _)| bug.breaks.contains(&rule.as_str()));
+        if let Some((rule, what)) = right {
+            search.found = Some((run.seed, format!("{rule}: {what}")));
             return search;
         }
         let others = others(&run);
@@ -39,12 +40,10 @@ fn search(scenario: &Scenario, bug: &Bug, arguments: &Arguments) -> Search {
     search
 }
 
-fn others(run: &Run) -> Vec<String> {
-    let mut all: Vec<String> =
-        run.outcome.violations.iter().map(|violation| violation.invariant.to_owned()).collect();
-    all.extend(run.panic.iter().map(|_| "panic".to_owned()));
-    all.extend(run.outcome.stuck.iter().map(|_| "stuck".to_owned()));
-    all
+/// The first words of what is wrong with a run.
+fn others(run: &Summary) -> Vec<String> {
+    let complaints = run.complaints.iter().filter_map(|complaint| complaint.split(':').next());
+    complaints.filter(|word| *word != "idle").map(str::to_owned).collect()
 }
 
 /// Every planted bug of the scenario, or one of them.
@@ -73,7 +72,7 @@ pub(super) fn all(arguments: &Arguments) -> bool {
                 found.push(*seed);
             }
             None => {
-                say(&format!("| {} | NO in {} | | | {} |", bug.id, search.seeds, others.trim()))
+                say(&format!("| {} | NO in {} | | | {} |", bug.id, search.seeds, others.trim()));
             }
         }
     }
@@ -92,8 +91,7 @@ pub(super) fn all(arguments: &Arguments) -> bool {
 fn same_seeds_are_clean(scenario: &Scenario, seeds: &[u64]) -> bool {
     let seeds: BTreeSet<u64> = seeds.iter().copied().collect();
     let mut clean = true;
-    for seed in seeds {
-        let complaints = scenario::run(scenario, seed, None, false).complaints();
+    for Summary { seed, complaints, .. } in child::runs(scenario, None, seeds.into_iter()) {
         for complaint in &complaints {
             eprintln!("seed {seed} without a bug: {complaint}");
         }

@@ -1,8 +1,9 @@
 //! Seeds without planted bugs: every one must be clean, and none may idle.
 
 use super::arguments::{self, Arguments};
+use super::child;
 use super::say;
-use crate::report::{Counts, Run};
+use crate::report::Summary;
 use crate::scenario::{self, Scenario};
 use std::collections::BTreeMap;
 
@@ -18,26 +19,26 @@ pub(super) fn wall() -> std::time::Instant {
 /// What many runs have shown together.
 #[derive(Default)]
 struct Totals {
-    counts: Counts,
-    probes: BTreeMap<&'static str, u64>,
+    counts: BTreeMap<String, u64>,
+    probes: BTreeMap<String, u64>,
     simulated: u64,
     bad: Vec<u64>,
 }
 
 impl Totals {
-    fn add(&mut self, run: &Run) {
-        for (name, count) in &run.outcome.counts {
-            *self.counts.entry(name).or_default() += count;
+    fn add(&mut self, run: &Summary) {
+        for (name, count) in &run.counts {
+            *self.counts.entry(name.clone()).or_default() += count;
         }
         for site in run.probes.keys() {
-            *self.probes.entry(site).or_default() += 1;
+            *self.probes.entry(site.clone()).or_default() += 1;
         }
         self.simulated += run.simulated;
     }
 }
 
-fn complain(run: &Run, name: &str) -> bool {
-    let complaints = run.complaints();
+fn complain(run: &Summary, name: &str) -> bool {
+    let complaints = &run.complaints;
     if complaints.is_empty() {
         return false;
     }
@@ -51,7 +52,7 @@ fn complain(run: &Run, name: &str) -> bool {
     true
 }
 
-fn list(figures: &BTreeMap<&'static str, u64>) -> String {
+fn list(figures: &BTreeMap<String, u64>) -> String {
     let figures: Vec<String> =
         figures.iter().map(|(name, count)| format!("{name} {count}")).collect();
     figures.join(", ")
@@ -59,12 +60,17 @@ fn list(figures: &BTreeMap<&'static str, u64>) -> String {
 
 /// One seed.
 pub(super) fn one(arguments: &Arguments) -> bool {
-    let Arguments { scenario, start, bug, trace, .. } = arguments;
+    let Arguments { scenario, start, bug, trace, report, .. } = arguments;
     let run = scenario::run(scenario, *start, bug.as_deref(), *trace);
-    let bad = complain(&run, scenario.name);
+    if *report {
+        child::report(&run);
+        return run.complaints().is_empty();
+    }
+    let summary = Summary::of(&run);
+    let bad = complain(&summary, scenario.name);
     if !*trace {
-        say(&format!("counts: {}", list(&run.outcome.counts)));
-        say(&format!("probes: {}", list(&run.probes)));
+        say(&format!("counts: {}", list(&summary.counts)));
+        say(&format!("probes: {}", list(&summary.probes)));
     }
     let (hash, lines) = run.trace;
     say(&format!(
@@ -84,11 +90,10 @@ pub(super) fn many(arguments: &Arguments) -> bool {
 fn sweep(scenario: &Scenario, seeds: &[u64]) -> bool {
     let started = wall();
     let mut totals = Totals::default();
-    for (done, seed) in seeds.iter().enumerate() {
-        let run = scenario::run(scenario, *seed, None, false);
+    for (done, run) in child::runs(scenario, None, seeds.iter().copied()).enumerate() {
         totals.add(&run);
         if complain(&run, scenario.name) {
-            totals.bad.push(*seed);
+            totals.bad.push(run.seed);
         }
         if (done + 1) % 10 == 0 {
             let bad = totals.bad.len();
@@ -125,7 +130,10 @@ pub(super) fn regressions() -> bool {
             return false;
         };
         match arguments::find(name) {
-            Ok(scenario) => good &= !complain(&scenario::run(scenario, seed, None, false), name),
+            Ok(scenario) => {
+                let runs = child::runs(scenario, None, std::iter::once(seed));
+                good &= runs.fold(true, |good, run| good & !complain(&run, name));
+            }
             Err(message) => {
                 eprintln!("regressions.txt: {message}");
                 return false;

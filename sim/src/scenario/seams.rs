@@ -88,8 +88,8 @@ async fn power_losses(host: &mut Host, rng: &mut Rng, outcome: &mut Outcome) {
             let batch = rng.range(1, 4);
             let first = next;
             for _ in 0..batch {
-                let fill = u8::try_from(1 + next % 255).expect("small");
-                let record = vec![Bytes::from(vec![fill; 700])];
+                let byte = u8::try_from(1 + next % 255).expect("small");
+                let record = vec![Bytes::from(vec![byte; 700])];
                 file.write_at(next * RECORD, record).await.expect("no write fails here");
                 next += 1;
             }

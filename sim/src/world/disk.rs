@@ -79,6 +79,9 @@ pub(crate) struct SimDisk {
     state: Arc<Mutex<State>>,
 }
 
+/// See [`SimDisk::backup`].
+pub(crate) struct Backup(Image);
+
 enum Fault {
     Io(&'static str),
     Full,
@@ -185,6 +188,19 @@ impl SimDisk {
         trace!("{host} disk: {what}: kept {kept} torn {torn} dropped {dropped}");
     }
 
+    /// A copy of everything on the disk, as a backup of a stopped host.
+    pub(crate) fn backup(&self) -> Backup {
+        Backup(self.lock().image.clone())
+    }
+
+    /// Puts the folder back as it was when the backup was made.
+    pub(crate) fn restore(&self, backup: Backup) {
+        let mut state = self.lock();
+        state.mount += 1;
+        state.image = backup.0;
+        trace!("{} disk: restored", self.host);
+    }
+
     /// Flips bits in up to `count` bytes of the files that `wanted` accepts. Returns how many.
     pub(crate) fn rot(&self, count: usize, wanted: impl Fn(&str) -> bool) -> usize {
         let mut state = self.lock();
@@ -193,17 +209,6 @@ impl SimDisk {
         state.counts.rotten += done as u64;
         trace!("{} disk: {done} bytes rot", self.host);
         done
-    }
-
-    /// Undoes silent damage that nothing has been written over since.
-    pub(crate) fn mend(&self) {
-        let mended = self.lock().image.mend();
-        trace!("{} disk: {mended} damaged places mended", self.host);
-    }
-
-    /// True while some bytes are not what was written there.
-    pub(crate) fn is_damaged(&self) -> bool {
-        self.lock().image.is_damaged()
     }
 }
 
@@ -317,7 +322,9 @@ fn join(mut chunks: Vec<Bytes>) -> Bytes {
         return chunks.swap_remove(0);
     }
     let mut all = BytesMut::with_capacity(chunks.iter().map(Bytes::len).sum());
-    chunks.iter().for_each(|chunk| all.extend_from_slice(chunk));
+    for chunk in &chunks {
+        all.extend_from_slice(chunk);
+    }
     all.freeze()
 }
 
@@ -386,7 +393,7 @@ impl SimFile {
         state.counts.syncs += 1;
         match silent {
             Some(silent) if wrong => {
-                trace!("{} disk: sync {}, {silent:?}", self.host(), self.inode)
+                trace!("{} disk: sync {}, {silent:?}", self.host(), self.inode);
             }
             _ => trace!("{} disk: sync {}", self.host(), self.inode),
         }

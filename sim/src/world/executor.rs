@@ -91,8 +91,3 @@ impl Process {
         sleep(Duration::from_nanos(1)).await;
     }
 }
-
-/// Runs `actor` outside of every process.
-pub(crate) fn spawn(actor: impl Future<Output = ()> + Send + 'static) {
-    drop(madsim::task::spawn(actor));
-}

@@ -66,11 +66,6 @@ impl Host {
         }
     }
 
-    /// True while a process runs.
-    pub(crate) fn is_running(&self) -> bool {
-        self.running.is_some()
-    }
-
     /// The host's wall clock.
     pub(crate) fn wall(&self) -> &WallOffset {
         &self.wall

@@ -478,11 +478,11 @@ impl Drop for SimReader {
     fn drop(&mut self) {
         let Half { network, id, at } = &self.half;
         let mut state = network.lock();
-        if let Some((pipe, _, _)) = state.pipe(*id) {
-            if pipe.ends[*at].process.is_some() {
-                pipe.ends[*at].reader_open = false;
-                pipe.ends[*at].half_dropped();
-            }
+        if let Some((pipe, _, _)) = state.pipe(*id)
+            && pipe.ends[*at].process.is_some()
+        {
+            pipe.ends[*at].reader_open = false;
+            pipe.ends[*at].half_dropped();
         }
         state.forget_dead(*id);
     }

@@ -100,6 +100,11 @@ impl Rng {
         (u128::from(self.0.next_u64()) << 64) | u128::from(self.0.next_u64())
     }
 
+    /// A generator of its own, drawn from this one.
+    pub(crate) fn fork(&mut self) -> Self {
+        Self(Pcg64Mcg::seed_from_u64(self.word()))
+    }
+
     /// Brings `items` into a random order.
     pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {

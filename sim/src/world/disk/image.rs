@@ -90,7 +90,7 @@ pub(crate) struct Losses {
 }
 
 /// The whole disk.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Image {
     inodes: BTreeMap<u64, Inode>,
     names: BTreeMap<String, u64>,
@@ -296,8 +296,8 @@ impl Image {
         let (names, durable) = (&self.names, &self.durable_names);
         let unsynced = !self.unsynced_names.is_empty();
         self.inodes.retain(|id, inode| {
-            let named = |names: &BTreeMap<String, u64>| names.values().any(|other| other == id);
-            inode.handles > 0 || unsynced || named(names) || named(durable)
+            let is_in = |map: &BTreeMap<String, u64>| map.values().any(|other| other == id);
+            inode.handles > 0 || unsynced || is_in(names) || is_in(durable)
         });
     }
 
@@ -384,13 +384,19 @@ impl Image {
             (!writes.is_empty()).then(|| (writes[rng.index(writes.len())], silent, rng))
         });
         let Some((at, silent, rng)) = victim else {
-            done.iter().for_each(|op| apply(&mut file.durable, &op.change));
+            for op in &done {
+                apply(&mut file.durable, &op.change);
+            }
             return false;
         };
-        done[..at].iter().for_each(|op| apply(&mut file.durable, &op.change));
+        for op in &done[..at] {
+            apply(&mut file.durable, &op.change);
+        }
         self.go_wrong(inode, now, &done[at].change, silent, rng);
         let file = self.inode(inode);
-        done[at + 1..].iter().for_each(|op| apply(&mut file.durable, &op.change));
+        for op in &done[at + 1..] {
+            apply(&mut file.durable, &op.change);
+        }
         true
     }
 
@@ -509,11 +515,6 @@ impl Image {
         done
     }
 
-    /// Undoes all damage that nothing has been written over since. Returns how much of it.
-    pub(crate) fn mend(&mut self) -> usize {
-        self.mend_since(0)
-    }
-
     fn mend_since(&mut self, since: u64) -> usize {
         let mut mended = 0;
         let (kept, young) =
@@ -531,10 +532,5 @@ impl Image {
             }
         }
         mended
-    }
-
-    /// True while some bytes are not what was written there.
-    pub(crate) fn is_damaged(&self) -> bool {
-        !self.damage.is_empty()
     }
 }

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-const PAGE: u64 = 4096;
+const PAGE: u64 = PAGE_BYTES as u64;
+const PAGE_BYTES: usize = 4096;
 
-type Page = [u8; PAGE as usize];
+type Page = [u8; PAGE_BYTES];
 
 /// The bytes of a file: pages that were never written read as zeros and cost nothing. Clones share pages.
 #[derive(Clone, Debug, Default)]
@@ -23,7 +24,7 @@ fn parts(offset: u64, len: usize) -> impl Iterator<Item = (u64, usize, usize, us
         }
         let at = offset + done as u64;
         let inside = usize::try_from(at % PAGE).expect("a page is small");
-        let count = (len - done).min(PAGE as usize - inside);
+        let count = (len - done).min(PAGE_BYTES - inside);
         done += count;
         Some((at / PAGE, inside, done - count, count))
     })
@@ -50,7 +51,7 @@ impl Pages {
     /// Writes `bytes`, growing where needed.
     pub(crate) fn write(&mut self, offset: u64, bytes: &[u8]) {
         for (page, inside, at, count) in parts(offset, bytes.len()) {
-            let page = self.map.entry(page).or_insert_with(|| Arc::new([0; PAGE as usize]));
+            let page = self.map.entry(page).or_insert_with(|| Arc::new([0; PAGE_BYTES]));
             Arc::make_mut(page)[inside..inside + count].copy_from_slice(&bytes[at..at + count]);
         }
         self.len = self.len.max(offset + bytes.len() as u64);

@@ -154,12 +154,9 @@ impl Pipe {
     pub(super) fn abort(&mut self, at: usize, now: u64, rng: &mut Rng) {
         self.ends[at].reset = true;
         self.ends[at].wake();
-        self.lanes[at].flight.retain(|_| rng.percent(50)); // Overtaken or not; a reset ends it either way.
-        if let Some(hole) =
-            self.lanes[at].flight.iter().position(|(_, item)| !matches!(item, Item::Data(_)))
-        {
-            self.lanes[at].flight.truncate(hole);
-        }
+        // The reset overtakes some of what is on its way: the end of it, for a stream has no holes.
+        let kept = rng.index(self.lanes[at].flight.len() + 1);
+        self.lanes[at].flight.truncate(kept);
         self.send(at, now, Item::Reset, rng);
     }
 
