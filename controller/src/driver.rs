@@ -4,21 +4,21 @@
 //! is idempotent, and [`Command::Advance`] is refused when the workflow is past that step. A step is advanced only when
 //! all its effects have been answered positively; anything else is tried again.
 
+mod hand;
+
 use crate::controller::{Ended, Inner};
 use crate::join::join_all;
 use crate::limits::SEGMENT_COMMANDS_MAX;
-use crate::record::{Command, Name, SegmentRecord, Step, Workflow};
-use crate::segments::{Fence, SegmentError, SegmentKind};
-use crate::state::{Outcome, Refusal, State, companion};
-use std::collections::BTreeMap;
+use crate::record::{
+    Command, GroupCommand, Name, SegmentRecord, Step, TableCommand, TableRecord, Workflow,
+};
+use crate::segments::{Fence, SegmentKind};
+use crate::state::{Outcome, Refusal, State, companion, group_stream, table_segments_name};
+use hand::{Deed, Hand, Order};
 use std::sync::Arc;
-use std::time::Duration;
 use thalweg_actor::{BoxFuture, probe};
 use thalweg_types::id::SegmentId;
-use thalweg_types::name::{ScopedStream, SegmentName};
-
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+use thalweg_types::name::ScopedStream;
 
 /// What a driver is responsible for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,6 +27,8 @@ pub(crate) enum Task {
     Stream(Name),
     /// The removal of a scope with all that is in it.
     Scope(String),
+    /// The workflow of a key-value table.
+    Table(Name),
 }
 
 /// The next thing to do.
@@ -45,15 +47,22 @@ pub(crate) enum Job {
 #[derive(Clone, Debug)]
 pub(crate) struct StepJob {
     fence: Fence,
-    orders: Vec<(SegmentId, Order)>,
+    orders: Vec<Order>,
 }
 
 /// What `command` may have given a driver to do.
 pub(crate) fn touched(command: &Command) -> Vec<Task> {
+    let with_companion = |name: Name| {
+        let companion = companion(&name);
+        std::iter::once(name).chain(companion).map(Task::Stream).collect()
+    };
     match command {
-        Command::CreateStream { name, .. } => {
-            let all = std::iter::once(name.clone()).chain(companion(name));
-            all.map(Task::Stream).collect()
+        Command::CreateStream { name, .. } => with_companion(name.clone()),
+        Command::Group(GroupCommand::Create { name, .. } | GroupCommand::Delete { name, .. }) => {
+            with_companion(group_stream(name))
+        }
+        Command::Table(TableCommand::Create { name, .. } | TableCommand::Delete { name }) => {
+            vec![Task::Table(name.clone())]
         }
         Command::UpdateStream { name, .. }
         | Command::Scale { name, .. }
@@ -65,6 +74,9 @@ pub(crate) fn touched(command: &Command) -> Vec<Task> {
         | Command::DeleteScope { .. }
         | Command::FinishDeleteScope { .. }
         | Command::Advance { .. }
+        | Command::Group(GroupCommand::Update { .. } | GroupCommand::Consume { .. })
+        | Command::Table(TableCommand::Advance { .. })
+        | Command::Writer(_)
         | Command::Register(_) => Vec::new(),
     }
 }
@@ -74,8 +86,11 @@ pub(crate) fn unfinished(state: &State) -> Vec<Task> {
     let record = state.record();
     let streams = record.streams.iter().filter(|(_, stream)| stream.workflow.is_some());
     let scopes = record.scopes.iter().filter(|(_, scope)| scope.deleting);
+    let tables = record.tables.iter().filter(|(_, table)| table.workflow.is_some());
     let streams = streams.map(|(name, _)| Task::Stream(name.clone()));
-    streams.chain(scopes.map(|(name, _)| Task::Scope(name.clone()))).collect()
+    let scopes = scopes.map(|(name, _)| Task::Scope(name.clone()));
+    let tables = tables.map(|(name, _)| Task::Table(name.clone()));
+    streams.chain(scopes).chain(tables).collect()
 }
 
 /// The next thing to do for `task`, if there is any.
@@ -86,6 +101,10 @@ pub(crate) fn job(state: &State, task: &Task) -> Option<Job> {
             let found = state.record().scopes.get(scope).filter(|found| found.deleting)?;
             Some(Job::EmptyScope { id: found.id })
         }
+        Task::Table(name) => {
+            let found = state.record().tables.get(name)?;
+            table_job(name, found).map(Job::Step)
+        }
     }
 }
 
@@ -93,22 +112,45 @@ fn step_job(state: &State, name: &Name) -> Option<StepJob> {
     let stream = state.any_stream(name)?;
     let workflow = stream.workflow.as_ref()?;
     let rollover_size_bytes = stream.config.rollover_size_bytes;
-    let create = Order::Create(SegmentKind::Stream { rollover_size_bytes });
-    let each = |ids: Vec<SegmentId>, order| ids.into_iter().map(move |id| (id, order)).collect();
+    let create = Deed::Create(SegmentKind::Stream { rollover_size_bytes });
+    let order = |id, deed| order(name, id, deed);
+    let each = |ids: Vec<SegmentId>, deed| ids.into_iter().map(|id| order(id, deed)).collect();
     let ids = |segments: &[SegmentRecord]| segments.iter().map(|s| s.id).collect();
     let orders: Vec<_> = match &workflow.kind {
         Workflow::Create => each(ids(stream.current()), create),
         Workflow::ScaleCreate { created, .. } => each(ids(created), create),
-        Workflow::ScaleSeal { sealed } => each(sealed.clone(), Order::Seal),
-        Workflow::Seal => each(ids(stream.current()), Order::Seal),
-        Workflow::Delete => each(stream.remaining(), Order::Delete),
+        Workflow::ScaleSeal { sealed } => each(sealed.clone(), Deed::Seal),
+        Workflow::Seal => each(ids(stream.current()), Deed::Seal),
+        Workflow::Delete => each(stream.remaining(), Deed::Delete),
         Workflow::Truncate { gone } => {
-            let cut = stream.head().into_iter().map(|(id, at)| (id, Order::Truncate(at)));
-            cut.chain(gone.iter().map(|id| (*id, Order::Delete))).collect()
+            let cut = stream.head().into_iter().map(|(id, at)| order(id, Deed::Truncate(at)));
+            cut.chain(gone.iter().map(|id| order(*id, Deed::Delete))).collect()
         }
     };
     let (workflow, step) = (workflow.id, workflow.kind.step());
     Some(StepJob { fence: Fence { term: 1, stream: stream.id, workflow, step }, orders })
+}
+
+fn table_job(name: &Name, table: &TableRecord) -> Option<StepJob> {
+    let workflow = table.workflow?;
+    let (deed, step) = if workflow.deletes {
+        (Deed::Delete, Step::Delete)
+    } else {
+        let key_bytes = table.key_bytes();
+        (Deed::Create(SegmentKind::Table { key_bytes }), Step::Create)
+    };
+    let of = table_segments_name(name);
+    let orders = table.segments.iter().map(|s| order(&of, s.id, deed)).collect();
+    Some(StepJob {
+        fence: Fence { term: 1, stream: table.id, workflow: workflow.id, step },
+        orders,
+    })
+}
+
+/// What is asked of segment `id` of `name`.
+fn order(name: &Name, id: SegmentId, deed: Deed) -> Order {
+    let segment = ScopedStream::new(&name.scope, &name.stream).segment(id);
+    Order { name: segment, id: Some(id), deed }
 }
 
 /// Works for `task` until nothing is left to do, or the controller has ended.
@@ -116,6 +158,7 @@ pub(crate) async fn drive(inner: Arc<Inner>, task: Task) {
     while let Some(job) = inner.next_job(&task) {
         let done = match (&task, job) {
             (Task::Stream(name), Job::Step(job)) => step(&inner, name, &job).await,
+            (Task::Table(name), Job::Step(job)) => table_step(&inner, name, &job).await,
             (Task::Scope(scope), Job::EmptyScope { id }) => empty_scope(&inner, scope, id).await,
             _ => return,
         };
@@ -126,7 +169,7 @@ pub(crate) async fn drive(inner: Arc<Inner>, task: Task) {
 }
 
 async fn step(inner: &Arc<Inner>, name: &Name, job: &StepJob) -> Result<(), Ended> {
-    let lengths = Hand { inner, name, job }.send_all(&job.orders).await?;
+    let lengths = Hand { inner, job }.send_all().await?;
     if job.fence.step == Step::Delete {
         delete_companion(inner, name).await?;
     }
@@ -136,6 +179,14 @@ async fn step(inner: &Arc<Inner>, name: &Name, job: &StepJob) -> Result<(), Ende
         probe!("controller: step was advanced by somebody else");
         tracing::debug!(%refusal, ?name, ?step, "step was not advanced");
     }
+    Ok(())
+}
+
+async fn table_step(inner: &Arc<Inner>, name: &Name, job: &StepJob) -> Result<(), Ended> {
+    Hand { inner, job }.send_all().await?;
+    let (name, workflow) = (name.clone(), job.fence.workflow);
+    let advanced = inner.propose(Command::Table(TableCommand::Advance { name, workflow })).await?;
+    tracing::debug!(?advanced, ?job, "step of a table is done");
     Ok(())
 }
 
@@ -166,6 +217,24 @@ async fn remove(inner: &Arc<Inner>, name: &Name) -> Result<(), Ended> {
     inner.wait_for(|state| is_gone(state).then_some(())).await
 }
 
+/// Removes a table in whatever state it is, and waits until it is gone.
+async fn remove_table(inner: &Arc<Inner>, name: &Name) -> Result<(), Ended> {
+    loop {
+        let deletes = |state: &State| {
+            let found = state.record().tables.get(name).and_then(|table| table.workflow);
+            found.is_none_or(|workflow| workflow.deletes).then_some(())
+        };
+        inner.wait_for(deletes).await?;
+        let delete = TableCommand::Delete { name: name.clone() };
+        match inner.propose(Command::Table(delete)).await? {
+            Err(Refusal::Busy) => {}
+            Ok(_) | Err(_) => break,
+        }
+    }
+    let gone = |state: &State| (!state.record().tables.contains_key(name)).then_some(());
+    inner.wait_for(gone).await
+}
+
 async fn empty_scope(inner: &Arc<Inner>, scope: &str, id: u64) -> Result<(), Ended> {
     let names = |state: &State| Some(state.streams_in(scope).map(|(n, _)| n.clone()).collect());
     let names: Vec<Name> = inner.wait_for(names).await?;
@@ -175,89 +244,17 @@ async fn empty_scope(inner: &Arc<Inner>, scope: &str, id: u64) -> Result<(), End
             removed?;
         }
     }
+    let names = |state: &State| Some(state.tables_in(scope).cloned().collect());
+    let names: Vec<Name> = inner.wait_for(names).await?;
+    for chunk in names.chunks(SEGMENT_COMMANDS_MAX) {
+        let one =
+            |name| -> BoxFuture<'_, Result<(), Ended>> { Box::pin(remove_table(inner, name)) };
+        for removed in join_all(chunk.iter().map(one).collect()).await {
+            removed?;
+        }
+    }
     let finish = Command::FinishDeleteScope { scope: scope.to_owned(), id };
     let finished: Result<Outcome, Refusal> = inner.propose(finish).await?;
     tracing::debug!(?finished, scope, "scope removed with all that was in it");
     Ok(())
-}
-
-/// Sends one step's segment commands.
-struct Hand<'a> {
-    inner: &'a Inner,
-    name: &'a Name,
-    job: &'a StepJob,
-}
-
-/// One command to one segment.
-#[derive(Clone, Copy, Debug)]
-enum Order {
-    Create(SegmentKind),
-    Seal,
-    Truncate(i64),
-    Delete,
-}
-
-impl Hand<'_> {
-    /// Sends `orders`, some at a time. Answers the final length of each segment that was sealed.
-    async fn send_all(
-        &self,
-        orders: &[(SegmentId, Order)],
-    ) -> Result<BTreeMap<SegmentId, i64>, Ended> {
-        let mut lengths = BTreeMap::new();
-        for chunk in orders.chunks(SEGMENT_COMMANDS_MAX) {
-            let one = |(id, order): &(SegmentId, Order)| -> BoxFuture<'_, _> {
-                Box::pin(self.send(*id, *order))
-            };
-            let answers = join_all(chunk.iter().map(one).collect()).await;
-            for ((id, _), answer) in chunk.iter().zip(answers) {
-                lengths.extend(answer?.map(|length| (*id, length)));
-            }
-        }
-        Ok(lengths)
-    }
-
-    /// Sends one order until its outcome is known.
-    async fn send(&self, id: SegmentId, order: Order) -> Result<Option<i64>, Ended> {
-        let segment = ScopedStream::new(&self.name.scope, &self.name.stream).segment(id);
-        let mut pause = FIRST_PAUSE;
-        loop {
-            let error = match self.attempt(&segment, order).await {
-                Ok(length) => return Ok(length),
-                Err(error) => error,
-            };
-            if matches!(error, SegmentError::NotFound { .. }) && !matches!(order, Order::Create(_))
-            {
-                // Somebody removed it at the store: there is nothing left to seal or to cut.
-                probe!("controller: segment is gone");
-                tracing::warn!(%error, ?order, "segment is missing");
-                return Ok(None);
-            }
-            probe!("controller: segment command is sent again");
-            tracing::warn!(%error, ?order, "segment command failed, trying again");
-            self.inner.pause(pause).await?;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
-    }
-
-    async fn attempt(
-        &self,
-        segment: &SegmentName,
-        order: Order,
-    ) -> Result<Option<i64>, SegmentError> {
-        let (segments, fence) = (&self.inner.segments, self.job.fence);
-        match order {
-            Order::Create(kind) => segments.create(fence, segment, kind).await.map(|()| None),
-            Order::Seal => segments.seal(fence, segment).await.map(Some),
-            Order::Delete => segments.delete(fence, segment).await.map(|()| None),
-            Order::Truncate(offset) => {
-                let mut done = segments.truncate(fence, segment, offset).await;
-                if let Err(SegmentError::BeyondEnd { length, .. }) = done {
-                    // A cut may lie behind what is written: then everything goes.
-                    probe!("controller: truncation behind the end");
-                    done = segments.truncate(fence, segment, length).await;
-                }
-                done.map(|()| None)
-            }
-        }
-    }
 }

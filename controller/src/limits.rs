@@ -22,3 +22,15 @@ pub const SNAPSHOT_AFTER_COMMANDS: usize = 20_000;
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 256;
 /// Room that is offered to one read of a native connection, in bytes.
 pub const REQUEST_READ_BYTES: usize = 8192;
+/// Writers of one stream whose marks are kept. Beyond it those that left are forgotten, then new ones are refused.
+pub const WRITERS_MAX: usize = 16_384;
+/// Streams of one reader group.
+pub const GROUP_STREAMS_MAX: usize = 4096;
+/// A reader group's name, in characters: its stream's name is longer.
+pub const GROUP_NAME_CHARS_MAX: usize = 250;
+/// A key-value table's name, in characters.
+pub const TABLE_NAME_CHARS_MAX: usize = 249;
+/// Both keys of a key-value table together, in bytes: what a table segment takes.
+pub const TABLE_KEY_BYTES_MAX: u32 = 256;
+/// Size of the chunks of a reader group's stream, in bytes.
+pub const GROUP_STREAM_ROLLOVER_BYTES: i64 = 4 * 1024 * 1024;

@@ -3,6 +3,15 @@
 //! The state machine keeps these very records, so a snapshot is the state itself. Persisted: variants and fields are
 //! never reordered or removed; new ones go to the end, with a new [`VERSION`] and an upgrade of the older ones.
 
+mod group;
+mod table;
+mod upgrade;
+mod writer;
+
+pub use group::{GroupCommand, GroupConfigRecord, GroupRecord};
+pub use table::{TableCommand, TableConfigRecord, TableRecord, TableWorkflow};
+pub use writer::{MarkRecord, WriterCommand};
+
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use thalweg_log::register::{RegisterCommand, Registers};
@@ -11,8 +20,9 @@ use thalweg_types::id::SegmentId;
 use thalweg_types::stream::KeyRange;
 use thiserror::Error;
 
-/// Version of commands and snapshots.
-pub const VERSION: u16 = 1;
+/// Version of commands and snapshots. 1 had streams alone: its commands are read as they stand, its snapshots by
+/// `upgrade`.
+pub const VERSION: u16 = 2;
 
 /// When a command was proposed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -247,6 +257,14 @@ pub struct StateRecord {
     pub retired: BTreeMap<Name, RetiredRecord>,
     /// Which ledgers the containers' logs consist of.
     pub registers: Registers,
+    /// The marks of each stream's writers. From version 2 on, like all that follows.
+    pub marks: BTreeMap<Name, BTreeMap<String, MarkRecord>>,
+    /// Reader groups by scope and name.
+    pub groups: BTreeMap<Name, GroupRecord>,
+    /// Key-value tables by scope and name: names of their own, beside those of streams.
+    pub tables: BTreeMap<Name, TableRecord>,
+    /// Deleted key-value tables.
+    pub retired_tables: BTreeMap<Name, RetiredRecord>,
 }
 
 /// What changes the state. Checked when it is applied.
@@ -329,6 +347,12 @@ pub enum Command {
     },
     /// Changes a container's register.
     Register(RegisterCommand),
+    /// Changes a stream's marks. From version 2 on, like all that follows.
+    Writer(WriterCommand),
+    /// Changes a reader group.
+    Group(GroupCommand),
+    /// Changes a key-value table.
+    Table(TableCommand),
 }
 
 /// A workflow's step without its data.
@@ -385,7 +409,9 @@ pub fn encode_command(stamp: Stamp, command: &Command) -> Vec<u8> {
 
 /// The command that `bytes` hold, and when it was proposed.
 pub fn decode_command(bytes: &[u8]) -> Result<(Stamp, Command), RecordError> {
-    versioned(bytes)
+    // New commands stand behind the old ones, which have not changed.
+    let (_, body) = versioned(bytes)?;
+    Ok(codec::decode(body, bytes.len())?)
 }
 
 /// `state` as it stands in a snapshot.
@@ -395,17 +421,21 @@ pub fn encode_state(state: &StateRecord) -> Vec<u8> {
 
 /// The state that `bytes` hold.
 pub fn decode_state(bytes: &[u8]) -> Result<StateRecord, RecordError> {
-    versioned::<(StateRecord,)>(bytes).map(|(state,)| state)
+    let (version, body) = versioned(bytes)?;
+    if version == 1 {
+        return upgrade::state(body);
+    }
+    Ok(codec::decode(body, bytes.len())?)
 }
 
-/// A version and then `T`, a tuple: bincode writes a nested tuple as its fields one behind the other.
-fn versioned<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, RecordError> {
-    let head = bytes.get(..2).map_or_else(|| bytes.to_vec(), <[u8]>::to_vec);
-    let found: u16 = codec::decode(&head, 2)?;
-    if found != VERSION {
+/// The version, from 1 to this program's, and what stands behind it.
+fn versioned(bytes: &[u8]) -> Result<(u16, &[u8]), RecordError> {
+    let (head, body) = bytes.split_at(bytes.len().min(2));
+    let found: u16 = codec::decode(head, 2)?;
+    if !(1..=VERSION).contains(&found) {
         return Err(RecordError::Version { found });
     }
-    Ok(codec::decode(&bytes[2..], bytes.len())?)
+    Ok((found, body))
 }
 
 #[cfg(test)]

@@ -4,18 +4,21 @@
 //! work done, or under way and waits for it. Arguments that can never be right are refused before anything is looked
 //! up, with `INVALID_ARGUMENT`, which no client repeats. A request that meets another's workflow waits and goes on.
 //!
-//! Not here: transactions and writers' times, which answer `UNIMPLEMENTED`.
+//! Not here: transactions, which answer `UNIMPLEMENTED`.
 
 mod convert;
+mod group;
 mod scope;
 mod segment;
 mod stream;
+mod table;
 #[cfg(test)]
 pub(crate) mod tests;
+mod writer;
 
 use crate::controller::{Controller, Ended};
-use crate::record::{Command, Name};
-use crate::state::{Outcome, Refusal, State};
+use crate::record::{Command, GroupCommand, Name, TableCommand};
+use crate::state::{Outcome, Refusal, State, is_group_free};
 use thalweg_actor::probe;
 use thalweg_wire::controller::{Code, Request, Response, RpcError, StreamName};
 
@@ -56,7 +59,7 @@ impl Controller {
             }
             Request::Scale { stream, sealed, ranges } => self.scale(stream, sealed, ranges).await,
             Request::CheckScale { stream, epoch } => self.check_scale(stream, epoch),
-            other => self.answer_about_segments(other),
+            other => self.answer_about_others(other).await,
         }
     }
 
@@ -82,6 +85,31 @@ impl Controller {
                 Ok(Response::AppendsHeld(held.map(|reason| reason.to_string())))
             }
             _ => Err(RpcError::new(Code::Unimplemented, "not supported by this version")),
+        }
+    }
+
+    async fn answer_about_others(&self, request: Request) -> Result<Response, RpcError> {
+        match request {
+            Request::NoteTimestamp { writer, position, timestamp } => {
+                self.note_timestamp(writer, position, timestamp).await
+            }
+            Request::RemoveWriter { writer, stream } => self.remove_writer(writer, stream).await,
+            Request::CreateReaderGroup(config) => self.create_group(config).await,
+            Request::UpdateReaderGroup(config) => self.update_group(config).await,
+            Request::GetReaderGroupConfig { scope, group } => self.group_config(&scope, &group),
+            Request::DeleteReaderGroup { scope, group, id } => {
+                self.delete_group(&scope, &group, &id).await
+            }
+            Request::ListSubscribers(stream) => self.subscribers(stream),
+            Request::UpdateSubscriberCut { subscriber, generation, group_id, cut } => {
+                self.update_subscriber_cut(&subscriber, (&group_id, generation), cut).await
+            }
+            Request::CreateKeyValueTable(config) => self.create_table(config).await,
+            Request::GetKeyValueTableSegments(name) => self.table_segments(name),
+            Request::GetKeyValueTableConfig(name) => self.table_config(name),
+            Request::ListKeyValueTables { scope, token } => self.list_tables(&scope, &token),
+            Request::DeleteKeyValueTable(name) => self.delete_table(name).await,
+            other => self.answer_about_segments(other),
         }
     }
 
@@ -112,6 +140,12 @@ fn is_free(state: &State, command: &Command) -> bool {
         | Command::Truncate { name, .. }
         | Command::Seal { name }
         | Command::Delete { name, .. } => idle(name),
+        Command::Group(GroupCommand::Create { name, .. } | GroupCommand::Delete { name, .. }) => {
+            is_group_free(state, name)
+        }
+        Command::Table(TableCommand::Create { name, .. } | TableCommand::Delete { name }) => {
+            state.record().tables.get(name).is_none_or(|table| table.workflow.is_none())
+        }
         _ => true,
     }
 }
@@ -124,6 +158,11 @@ impl From<Ended> for RpcError {
 
 fn invalid(message: impl Into<String>) -> RpcError {
     RpcError::new(Code::InvalidArgument, message)
+}
+
+/// A refusal because of a limit.
+fn exhausted(refusal: &Refusal) -> RpcError {
+    RpcError::new(Code::ResourceExhausted, refusal.to_string())
 }
 
 fn not_found(name: &Name) -> RpcError {

@@ -8,18 +8,25 @@
 //! 2. A segment's number is below its stream's `next_number`, and a deleted stream's numbers never come back (K4).
 //! 3. An epoch behind the active one exists only while the old segments are being sealed (K6).
 //! 4. A truncation cut covers the key space once.
-//! 5. Every stream has a scope, and a stream and its remains never exist at once.
+//! 5. Every stream, table and reader group has a scope, and a stream or table and its remains never exist at once.
 //! 6. Ids are below `next_id`.
+//! 7. A reader group holds positions only in streams that it subscribes to.
 //!
 //! Deliberately not here: what a client's request means (`rpc`), and the work on segments (`driver`).
 
 mod change;
+mod group;
 mod query;
 mod scale;
+mod table;
 #[cfg(test)]
 mod tests;
+mod writer;
 
+pub(crate) use group::is_group_free;
+pub use group::{GROUP_STREAM_PREFIX, group_stream};
 pub use query::Span;
+pub use table::table_segments_name;
 
 use crate::record::{
     Command, Cut, Name, ScopeRecord, SegmentRecord, Stamp, StateRecord, StreamRecord, Workflow,
@@ -127,6 +134,30 @@ pub enum Refusal {
     /// The workflow is past that step.
     #[error("the workflow is past that step")]
     Stale,
+    /// The writer's time is before its last one.
+    #[error("the writer's time goes back")]
+    TimeBackwards,
+    /// Nothing was ever heard of the writer.
+    #[error("the writer is not known")]
+    WriterUnknown,
+    /// The reader group does not exist.
+    #[error("the reader group does not exist")]
+    GroupNotFound,
+    /// The reader group has another id, or nothing to do with the stream.
+    #[error("it is another reader group, or no subscriber of the stream")]
+    OtherGroup,
+    /// The reader group has another generation.
+    #[error("the reader group has generation {stored}")]
+    OtherGeneration {
+        /// Which.
+        stored: i64,
+    },
+    /// The key-value table exists.
+    #[error("the key-value table exists")]
+    TableExists,
+    /// The key-value table does not exist.
+    #[error("the key-value table does not exist")]
+    TableNotFound,
 }
 
 /// The state machine.
@@ -179,6 +210,9 @@ impl State {
             Command::Register(command) => {
                 Ok(Outcome::Register(self.record.registers.apply(command)))
             }
+            Command::Writer(command) => self.writer(command),
+            Command::Group(command) => self.group(command, stamp),
+            Command::Table(command) => self.table(command),
         }
     }
 
@@ -187,6 +221,22 @@ impl State {
         for name in self.record.streams.keys() {
             self.check_stream(name);
         }
+        for name in self.record.tables.keys() {
+            self.check_table(name);
+        }
+        for (name, group) in &self.record.groups {
+            assert!(self.record.scopes.contains_key(&name.scope), "{name:?} has no scope");
+            let held = group.consumed.keys().all(|stream| group.subscribes(stream));
+            assert!(held, "{name:?} holds what it has no part in");
+        }
+    }
+
+    fn check_table(&self, name: &Name) {
+        let Some(table) = self.record.tables.get(name) else { return };
+        assert!(self.record.scopes.contains_key(&name.scope), "{name:?} has no scope");
+        assert!(!self.record.retired_tables.contains_key(name), "{name:?} exists and is retired");
+        assert!(covers_key_space(&table.segments), "{name:?}");
+        assert!(table.segments.iter().all(|s| s.id.number() < table.next_number), "{name:?}");
     }
 
     /// Asserts the invariants of what `command` touched.

@@ -41,6 +41,49 @@ fn commands() -> Vec<Command> {
     ]
 }
 
+fn group_config() -> GroupConfigRecord {
+    GroupConfigRecord {
+        refresh_ms: 1,
+        checkpoint_interval_ms: 2,
+        max_outstanding_checkpoints: 3,
+        retention: 1,
+        starts: vec![(Name::new("s", "a"), Cut::from([(SegmentId::new(1, 2), 9)]))],
+        ends: vec![(Name::new("s", "a"), Cut::new())],
+    }
+}
+
+fn table_config() -> TableConfigRecord {
+    TableConfigRecord { partitions: 2, primary_key_bytes: 3, secondary_key_bytes: 4 }
+}
+
+/// What version 2 added.
+fn new_commands() -> Vec<Command> {
+    let (name, writer, id) = (|| Name::new("s", "a"), || "w".to_owned(), 1 << 127);
+    let position = Cut::from([(SegmentId::new(1, 2), 9)]);
+    let (cut, config) = (position.clone(), group_config);
+    vec![
+        Command::Writer(WriterCommand::Mark { name: name(), writer: writer(), time: -1, position }),
+        Command::Writer(WriterCommand::Leave { name: name(), writer: writer() }),
+        Command::Group(GroupCommand::Create { name: name(), id, config: config() }),
+        Command::Group(GroupCommand::Update { name: name(), id, generation: 1, config: config() }),
+        Command::Group(GroupCommand::Delete { name: name(), id }),
+        Command::Group(GroupCommand::Consume {
+            name: name(),
+            id,
+            generation: 2,
+            stream: name(),
+            cut,
+        }),
+        Command::Table(TableCommand::Create { name: name(), config: table_config() }),
+        Command::Table(TableCommand::Delete { name: name() }),
+        Command::Table(TableCommand::Advance { name: name(), workflow: 3 }),
+    ]
+}
+
+fn all_commands() -> Vec<Command> {
+    commands().into_iter().chain(new_commands()).collect()
+}
+
 fn workflows() -> Vec<Option<Workflow>> {
     let sealed = vec![SegmentId::new(0, 1)];
     let created = vec![SegmentRecord { id: SegmentId::new(1, 2), low: 0.5, high: 1.0 }];
@@ -83,6 +126,23 @@ fn state() -> StateRecord {
     state
 }
 
+/// A state with everything that version 2 added.
+fn new_state() -> StateRecord {
+    let (name, position) = (Name::new("s", "a"), Cut::from([(SegmentId::new(1, 2), 9)]));
+    let mut state = state();
+    let mark = MarkRecord { time: 20, position: position.clone(), left: true };
+    state.marks.insert(name.clone(), BTreeMap::from([("w".to_owned(), mark)]));
+    let consumed = BTreeMap::from([(name.clone(), position)]);
+    let group = GroupRecord { id: 1 << 127, generation: 21, config: group_config(), consumed };
+    state.groups.insert(name.clone(), group);
+    let workflow = Some(TableWorkflow { id: 22, deletes: true });
+    let segments = vec![SegmentRecord { id: SegmentId::new(0, 1), low: 0.0, high: 1.0 }];
+    let table = TableRecord { id: 23, config: table_config(), segments, next_number: 24, workflow };
+    state.tables.insert(name.clone(), table);
+    state.retired_tables.insert(name, RetiredRecord { next_number: 25 });
+    state
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
@@ -92,12 +152,12 @@ fn hex(bytes: &[u8]) -> String {
 
 fn golden() -> String {
     let mut text = String::new();
-    for command in commands() {
+    for command in all_commands() {
         let debug = format!("{command:?}");
         let name = debug.split([' ', '(', '{']).next().unwrap();
         let _ = writeln!(text, "{name} {}", hex(&encode_command(STAMP, &command)));
     }
-    let _ = writeln!(text, "State {}", hex(&encode_state(&state())));
+    let _ = writeln!(text, "State {}", hex(&encode_state(&new_state())));
     text
 }
 
@@ -110,11 +170,27 @@ fn every_record_has_the_bytes_of_the_golden_file() {
 
 #[test]
 fn what_was_stored_is_read_back() {
-    for command in commands() {
+    for command in all_commands() {
         let bytes = encode_command(STAMP, &command);
         assert_eq!(decode_command(&bytes), Ok((STAMP, command)));
     }
-    assert_eq!(decode_state(&encode_state(&state())), Ok(state()));
+    assert_eq!(decode_state(&encode_state(&new_state())), Ok(new_state()));
+}
+
+#[test]
+fn what_version_1_stored_is_still_read() {
+    let stored = include_str!("../../testdata/records-v1.golden");
+    let mut lines = stored.lines().map(|line| {
+        let (_, hex) = line.split_once(' ').unwrap();
+        let digits = hex.as_bytes().chunks(2);
+        let byte = |pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+        digits.map(byte).collect::<Vec<u8>>()
+    });
+    for command in commands() {
+        assert_eq!(decode_command(&lines.next().unwrap()), Ok((STAMP, command)));
+    }
+    assert_eq!(decode_state(&lines.next().unwrap()), Ok(state()));
+    assert_eq!(lines.next(), None);
 }
 
 #[test]
@@ -123,6 +199,8 @@ fn another_version_and_a_cut_record_are_refused() {
     for cut in 0..bytes.len() {
         assert!(matches!(decode_command(&bytes[..cut]), Err(RecordError::Malformed(_))), "{cut}");
     }
-    bytes[0] = 2;
-    assert_eq!(decode_command(&bytes), Err(RecordError::Version { found: 2 }));
+    for found in [0, VERSION + 1] {
+        bytes[..2].copy_from_slice(&found.to_le_bytes());
+        assert_eq!(decode_command(&bytes), Err(RecordError::Version { found }));
+    }
 }

@@ -1,3 +1,5 @@
+mod groups;
+
 use super::*;
 use crate::controller::Config;
 use crate::record::Workflow;

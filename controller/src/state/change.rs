@@ -30,7 +30,9 @@ impl State {
 
     pub(super) fn delete_scope(&mut self, scope: &str) -> Result<Outcome, Refusal> {
         self.visible_scope(scope).ok_or(Refusal::ScopeNotFound)?;
-        if streams_of(&self.record.streams, scope).next().is_some() {
+        let first = self.record.groups.range(Name::new(scope, "")..).next();
+        let has_groups = first.is_some_and(|(name, _)| name.scope == scope);
+        if has_groups || !self.has_no_segments(scope) {
             return Err(Refusal::ScopeNotEmpty);
         }
         self.record.scopes.remove(scope);
@@ -46,11 +48,19 @@ impl State {
     pub(super) fn finish_delete_scope(&mut self, scope: &str, id: u64) -> Result<Outcome, Refusal> {
         let found = self.record.scopes.get(scope).filter(|s| s.id == id && s.deleting);
         found.ok_or(Refusal::Stale)?;
-        if streams_of(&self.record.streams, scope).next().is_some() {
+        if !self.has_no_segments(scope) {
             return Err(Refusal::ScopeNotEmpty);
         }
+        // Without their streams there is nothing more to a group.
+        self.record.groups.retain(|name, _| name.scope != scope);
         self.record.scopes.remove(scope);
         Ok(Outcome::Done)
+    }
+
+    /// True if `scope` holds neither a stream nor a table, visible or not.
+    fn has_no_segments(&self, scope: &str) -> bool {
+        streams_of(&self.record.streams, scope).next().is_none()
+            && self.tables_in(scope).next().is_none()
     }
 
     pub(super) fn create_stream(
@@ -239,6 +249,7 @@ impl State {
         let gone = self.record.streams.remove(name).expect("advance found it");
         let retired = self.record.retired.entry(name.clone()).or_default();
         retired.next_number = gone.next_number;
+        self.forget_stream(name);
     }
 }
 
