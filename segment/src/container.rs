@@ -128,6 +128,11 @@ pub(crate) enum Input {
     },
     /// What [`Effect::SetKeepFrom`] asked for is stored.
     KeepFromSet,
+    /// The disk is full, or no more.
+    Space {
+        /// It is full.
+        is_short: bool,
+    },
     /// A deadline may have passed.
     Tick,
     /// The container is about to end: held reads are answered with nothing.
@@ -433,6 +438,7 @@ impl Machine for Container {
                 self.compact_table(segment, &plan, values, effects);
             }
             Input::KeepFromSet => self.retention.stored(),
+            Input::Space { is_short } => self.retention.space(is_short),
             Input::Tick => self.end_held_reads(effects),
             Input::EndReads => self.end_all_reads(effects),
         }

@@ -260,6 +260,7 @@ impl Container {
         }
         if start > found.start {
             self.log(&Operation::Truncate { segment, start }, [], effects);
+            self.retention.released();
             self.advance(segment);
             self.answer_truncated_reads(segment, start);
         }
@@ -286,6 +287,7 @@ impl Container {
     /// Logs the end of a segment.
     pub(super) fn delete(&mut self, segment: SegmentKey, effects: &mut Effects) {
         self.log(&Operation::Delete { segment }, [], effects);
+        self.retention.released();
         self.end_segment(segment);
     }
 

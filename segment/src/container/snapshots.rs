@@ -2,6 +2,7 @@
 //!
 //! Two snapshots are kept. The log is kept from the first entry behind what the older one covers, and from the lowest
 //! entry that any segment's bytes lie in. A snapshot counts once its last part is committed, never before.
+//! While the disk is full whatever is truncated or deleted is followed by a snapshot: that alone lets go of it.
 
 use crate::container::format::Operation;
 use crate::container::{Container, Effect, Effects, Tuning, snapshot};
@@ -37,6 +38,10 @@ pub(super) struct Retention {
     state_bytes: u64,
     log_bytes: u64,
     entries: u64,
+    /// The disk is full: what is not needed any more is to be let go at once.
+    is_short: bool,
+    /// Something was truncated or deleted since the last snapshot.
+    has_released: bool,
     last_entry_at: Instant,
 }
 
@@ -63,6 +68,16 @@ impl Retention {
         self.last_entry_at = now;
     }
 
+    /// Something was truncated or deleted: a snapshot would let go of it.
+    pub(super) fn released(&mut self) {
+        self.has_released = true;
+    }
+
+    /// The disk is full, or no more.
+    pub(super) fn space(&mut self, is_short: bool) {
+        self.is_short = is_short;
+    }
+
     /// The register has what it was asked to store.
     pub(super) fn stored(&mut self) {
         self.is_storing = false;
@@ -77,6 +92,7 @@ impl Retention {
             && self.log_bytes >= self.state_bytes / STATE_SHARE;
         !self.is_busy()
             && (many
+                || self.is_short && self.has_released
                 || self.log_bytes >= tuning.snapshot_log_bytes.max(self.state_bytes)
                 || self.idle_deadline(tuning).is_some_and(|at| at <= now))
     }
@@ -94,6 +110,9 @@ impl Retention {
             let covered = older.covers.map_or(self.keep_from, behind);
             let keep_from = taken.lowest.map_or(covered, |lowest| lowest.min(covered));
             self.keep_from = self.keep_from.max(keep_from);
+        } else {
+            // The first snapshot lets go of nothing: on a full disk the second one follows at once.
+            self.has_released = self.is_short;
         }
         self.store()
     }
@@ -148,6 +167,7 @@ impl Container {
         let taking = Taking { pointer: SnapshotPointer { at, covers }, last, lowest };
         self.retention.log_bytes = 0;
         self.retention.entries = 0;
+        self.retention.has_released = false;
         self.retention.taking = Some(taking);
         effects.extend(self.retention.retain_too_early(taking));
     }

@@ -247,6 +247,10 @@ impl Running {
             probe!("container: the log has stopped");
             self.stopped.clone_from(&progress.stopped);
         }
+        let is_short = progress.held.is_some();
+        if is_short != self.shell.health.borrow().held.is_some() {
+            self.step(Input::Space { is_short });
+        }
         let segments = self.machine.segments();
         self.shell.health.send_if_modified(|health| {
             let changed = health.held != progress.held || health.segments != segments;

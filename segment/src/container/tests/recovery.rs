@@ -1,8 +1,8 @@
 use super::bench::{
-    Bench, S, Stored, append, append_at, attribute, create, delete, fold, merge, seal, transient,
-    truncate,
+    Bench, S, Stored, append, append_at, attribute, create, delete, fold, info, merge, seal,
+    transient, truncate,
 };
-use crate::container::{Parts, Recovery, RecoveryError, Tuning, snapshot};
+use crate::container::{Input, Parts, Recovery, RecoveryError, Tuning, snapshot};
 use crate::request::What;
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -336,5 +336,24 @@ proptest! {
         let mut bench = bench.crash();
         bench.commit_all();
         check_recovery(&bench);
+    }
+}
+
+#[test]
+fn on_a_full_disk_a_truncation_lets_go_of_the_log_at_once() {
+    for ends in [truncate(S, 3000).into(), Command::from(delete(S))] {
+        let mut bench = Bench::new();
+        bench.create(S);
+        bench.fill(S, &[1; 3000]);
+        let before = bench.keep_from;
+        bench.call(1, ends);
+        assert_eq!(bench.keep_from, before, "with room there is no hurry");
+        bench.step(Input::Space { is_short: true });
+        assert!(bench.keep_from > before, "the bytes of the segment are not kept");
+        let mut bench = bench.crash();
+        assert!(matches!(
+            bench.call(1, info(S)),
+            Command::StreamSegmentInfo(_) | Command::NoSuchSegment(_)
+        ));
     }
 }
