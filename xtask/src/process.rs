@@ -110,8 +110,3 @@ pub(crate) fn scratch(name: &str) -> Result<PathBuf> {
         .with_context(|| format!("cannot make {}", folder.display()))?;
     Ok(folder)
 }
-
-/// True in continuous integration, where nothing may be skipped.
-pub(crate) fn in_ci() -> bool {
-    std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false")
-}
