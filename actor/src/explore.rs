@@ -53,7 +53,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { states: u32::MAX as usize, frontier: 1_000_000 }
+        Self { states: u32::MAX as usize, frontier: 100_000 }
     }
 }
 

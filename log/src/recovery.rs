@@ -15,6 +15,7 @@ use crate::message::{Reply, Request, RunFacts};
 use crate::quorum::{Quorum, nth_smallest};
 use crate::register::{Change, Ending};
 use std::collections::VecDeque;
+use thalweg_actor::explore::Digest;
 use thalweg_actor::machine::Machine;
 use thalweg_actor::{planted, probe};
 use thalweg_types::id::{EntryId, Epoch, LedgerId, ReplicaId};
@@ -165,6 +166,43 @@ impl Recovery {
         &self.plan
     }
 
+    /// Everything that decides what it will do, for the explorer. `place` numbers the replicas; their order in a list
+    /// decides nothing, but which of two sources that are equally good is read follows from their ids.
+    pub fn digest<const N: usize>(
+        &self,
+        place: impl Fn(ReplicaId) -> usize,
+        digest: &mut Digest<N>,
+    ) {
+        let Self { plan, phase, answers, target, start, copied_end, copies, given_up, early } =
+            self;
+        let Plan { ledger, quorum, first, ensemble, keep_from, by, .. } = plan;
+        let Plan { next_quorum, next_ensemble, copies: at_once, .. } = plan;
+        digest.all(&(by, phase));
+        if *phase == Phase::Ended {
+            return; // It does nothing any more.
+        }
+        digest.all(&(ledger, quorum, first, keep_from, next_quorum, at_once));
+        digest.all(&(start, copied_end, given_up));
+        let places = |members: &[ReplicaId]| members.iter().map(|r| place(*r)).collect::<Vec<_>>();
+        digest.of_each(places(ensemble), &("recovery: ensemble", by));
+        digest.of_each(places(next_ensemble), &("recovery: next", by));
+        digest.of_each(places(target), &("recovery: target", by));
+        for (replica, run) in early {
+            digest.of(place(*replica), &("recovery: early", by, run));
+        }
+        for Answer { replica, run, failed } in answers {
+            digest.of(place(*replica), &("recovery: answer", by, run, failed));
+        }
+        for Copy { entry, frame: _, tried, asked, acked } in copies {
+            digest.of_each(places(tried), &("recovery: tried", by, entry));
+            digest.of_each(places(asked.as_slice()), &("recovery: asked", by, entry));
+            digest.of_each(places(acked), &("recovery: copied", by, entry));
+        }
+        for Copy { entry, frame, .. } in copies {
+            digest.all(&(entry, frame));
+        }
+    }
+
     /// True once it has closed or abdicated.
     pub fn has_ended(&self) -> bool {
         self.phase == Phase::Ended
@@ -265,7 +303,17 @@ impl Recovery {
         // Kept in the order of the ensemble, so that the order of arrival leaves no trace.
         let place = |a: &Answer| self.plan.ensemble.iter().position(|r| *r == a.replica);
         self.answers.sort_by_key(place);
+        // It may have what nobody else could give, or prove that nobody must.
+        self.ask_all(effects);
         self.proceed(effects);
+    }
+
+    /// Asks for every entry that nobody has given and nobody is asked for.
+    fn ask_all(&mut self, effects: &mut Vec<Effect>) {
+        let entries: Vec<EntryId> = self.copies.iter().map(|copy| copy.entry).collect();
+        for entry in entries {
+            self.ask(entry, effects);
+        }
     }
 
     /// How many vouching members prove that what they lack was never committed.
@@ -416,15 +464,14 @@ impl Recovery {
 
     fn retry(&mut self, effects: &mut Vec<Effect>) {
         self.fence_silent(effects);
-        let entries: Vec<EntryId> = self.copies.iter().map(|copy| copy.entry).collect();
-        for entry in entries {
-            let Some(at) = self.place_of(entry) else { continue };
-            let copy = &mut self.copies[at];
+        for copy in &mut self.copies {
             copy.asked = None;
             copy.tried.clear();
-            self.send_copies(at, effects);
-            self.ask(entry, effects);
         }
+        for at in 0..self.copies.len() {
+            self.send_copies(at, effects);
+        }
+        self.ask_all(effects);
         self.proceed(effects);
     }
 

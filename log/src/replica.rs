@@ -118,7 +118,7 @@ impl Part {
             incarnation: None,
             runs: vec![Run { base, staged_end: base, durable_end: base, opened: false }],
             repaired: BTreeSet::new(),
-            committed_end: base,
+            committed_end: EntryId(0),
             fenced_by: None,
             certain: true,
             writer: Peer::default(),
@@ -390,11 +390,8 @@ impl Replica {
     }
 
     fn fence(&mut self, peer: Peer, epoch: Epoch, by: Epoch, effects: &mut Vec<Effect>) {
-        let ledger = self.ledger(epoch);
-        let known = self.parts.get(&epoch);
-        if let Some(newer) = known.and_then(|part| part.fenced_by).filter(|newer| *newer > by) {
+        if let Some(reply) = self.newer_than(epoch, by) {
             probe!("replica: fence of an older recoverer");
-            let reply = Reply::Fenced { ledger, by: newer };
             return effects.push(Effect::Reply { peer, reply });
         }
         self.put_fence(epoch, EntryId(0), by, effects);
@@ -408,6 +405,15 @@ impl Replica {
             let frame = Frame::Floor { container: self.container, epoch: self.floor };
             self.stage(frame, pending, effects);
         }
+    }
+
+    /// The refusal of recoverer `by`, if a newer one has been here, or the ledger was closed and trimmed since: what is
+    /// gone for good does not come back as a ledger that never was. The floor stands for fences of ledgers that the
+    /// storage has dropped because they were empty.
+    pub(crate) fn newer_than(&self, epoch: Epoch, by: Epoch) -> Option<Reply> {
+        let newest = self.floor.max(self.keep_from.epoch);
+        let late = epoch < self.keep_from.epoch || newest > by;
+        late.then_some(Reply::Fenced { ledger: self.ledger(epoch), by: newest })
     }
 
     /// Fences `epoch` for `by`, and stages what makes that durable, ending in [`Pending::Nothing`]; nothing if it was
@@ -441,19 +447,34 @@ impl Replica {
 
     fn repair(&mut self, peer: Peer, by: Epoch, entry: EntryFrame, effects: &mut Vec<Effect>) {
         let (ledger, number) = (entry.ledger, entry.entry);
-        let fenced_by = self.parts.get(&ledger.epoch).and_then(|part| part.fenced_by);
-        if let Some(newer) = fenced_by.filter(|newer| *newer > by) {
+        if let Some(reply) = self.newer_than(ledger.epoch, by) {
             probe!("replica: repair of an older recoverer");
-            let reply = Reply::Fenced { ledger, by: newer };
             return effects.push(Effect::Reply { peer, reply });
         }
-        self.put_fence(ledger.epoch, number, by, effects);
+        if by > ledger.epoch {
+            self.put_fence(ledger.epoch, number, by, effects);
+        } else if let Some(reply) = self.unfit(&entry, by) {
+            return effects.push(Effect::Reply { peer, reply });
+        }
         let part = self.parts.get(&ledger.epoch);
         if part.is_some_and(|part| part.holds(number)) {
             effects.push(Effect::Verify { peer, by, entry });
         } else {
             self.store_copy(peer, by, entry, effects);
         }
+    }
+
+    /// A ledger that is still open may be repaired on its own epoch's authority: that fences nobody, begins no ledger,
+    /// and moves no tail that can be vouched for. The refusal of a copy that would.
+    fn unfit(&self, entry: &EntryFrame, by: Epoch) -> Option<Reply> {
+        let ledger = entry.ledger;
+        let part = self.parts.get(&ledger.epoch).filter(|_| by == ledger.epoch);
+        let Some(part) = part else {
+            return Some(Reply::Refused { ledger, why: Refusal::UnknownLedger });
+        };
+        let Run { base, staged_end: end, .. } = *part.run();
+        let beyond = part.certain && entry.entry >= end;
+        beyond.then_some(Reply::OutOfOrder { ledger, base, end })
     }
 
     fn verified(
@@ -541,6 +562,9 @@ impl Replica {
         for _ in 0..frames {
             let Some(pending) = self.pending.pop_front() else { break };
             let Pending::Run { epoch, base, end } = pending else {
+                if let Some(before) = acked.take_if(|_| matches!(pending, Pending::Fenced { .. })) {
+                    self.ack(before, effects); // Behind a fence nothing is acked.
+                }
                 self.settle(pending, effects);
                 continue;
             };
@@ -593,7 +617,8 @@ impl Replica {
                 let ledger = self.ledger(epoch);
                 if let Some(part) = self.parts.get_mut(&epoch) {
                     let run = part.run_mut();
-                    if (run.durable_end..run.staged_end).contains(&entry) {
+                    // A copy from before the run reached it says nothing about what lies between.
+                    if entry == run.durable_end && entry < run.staged_end {
                         run.durable_end = entry.next();
                     }
                     let reply = Reply::Repaired { ledger, entry };
@@ -622,7 +647,7 @@ impl Replica {
     }
 
     /// The epoch that keeps writers of `epoch` out, if one does.
-    fn fence_of(&self, epoch: Epoch) -> Option<Epoch> {
+    pub(crate) fn fence_of(&self, epoch: Epoch) -> Option<Epoch> {
         let fenced_by = self.parts.get(&epoch).and_then(|part| part.fenced_by);
         fenced_by.or((epoch < self.floor).then_some(self.floor))
     }
@@ -640,3 +665,6 @@ struct Open {
     incarnation: Incarnation,
     committed_end: EntryId,
 }
+
+#[cfg(test)]
+mod tests;

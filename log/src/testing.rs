@@ -1,10 +1,12 @@
-//! Storages, disks and metadata logs that live in memory: for tests of whatever stands on them.
+//! Storages, disks and metadata logs that live in memory, and small worlds of machines: for tests of whatever stands on
+//! them.
 //!
 //! Nothing here is used by the product. All of it is deterministic.
 
 mod disk;
 mod executor;
 mod metadata;
+pub mod small;
 mod storage;
 
 pub use disk::MemoryDisk;

@@ -19,6 +19,7 @@ use crate::message::{Reply, Request, RunFacts};
 use crate::quorum::Quorum;
 use crate::register::Change;
 use std::collections::VecDeque;
+use thalweg_actor::explore::Digest;
 use thalweg_actor::machine::Machine;
 use thalweg_actor::{planted, probe};
 use thalweg_types::id::{Address, EntryId, Epoch, Incarnation, LedgerId, ReplicaId};
@@ -225,6 +226,37 @@ impl Writer {
     /// True while the outcome of an ensemble change is not known.
     pub fn is_changing(&self) -> bool {
         self.proposal.is_some()
+    }
+
+    /// Everything that decides what it will do, for the explorer. `place` numbers the replicas; their order in a list
+    /// decides nothing.
+    pub fn digest<const N: usize>(
+        &self,
+        place: impl Fn(ReplicaId) -> usize,
+        digest: &mut Digest<N>,
+    ) {
+        let Self { ledger, incarnation, quorum, ensemble, proposal, .. } = self;
+        let Self { last_change_id, members, next, committed_end, keep_from, .. } = self;
+        let Self { window, window_bytes, stopped, .. } = self;
+        digest.all(&(ledger, committed_end, stopped.is_some()));
+        if stopped.is_some() {
+            return; // It does nothing any more.
+        }
+        let proposed = proposal.as_ref().map(|proposal| (proposal.id, proposal.first));
+        digest.all(&(incarnation, quorum, proposed, last_change_id));
+        digest.all(&(next, keep_from, window, window_bytes));
+        for replica in ensemble {
+            digest.of(place(*replica), &("writer: ensemble", ledger.epoch));
+        }
+        if let Some(Proposal { old, new, .. }) = proposal {
+            digest.of(place(*old), &("writer: leaves", ledger.epoch));
+            digest.of(place(*new), &("writer: joins", ledger.epoch));
+        }
+        for member in members {
+            let Member { replica, base, acked_end, seen_end, distrusted } = member;
+            let ends = (base, acked_end, seen_end, distrusted);
+            digest.of(place(*replica), &("writer: member", ledger.epoch, ends));
+        }
     }
 
     /// Members whose acks no longer count.

@@ -16,15 +16,15 @@ impl Default for Mixer {
 }
 
 impl Mixer {
+    #[inline]
     fn fold(&mut self, word: u64) {
-        let product = u128::from(self.0 ^ word) * u128::from(FACTOR);
-        let low = u64::try_from(product & u128::from(u64::MAX)).expect("masked");
-        let high = u64::try_from(product >> 64).expect("shifted");
+        let (low, high) = (self.0 ^ word).carrying_mul(FACTOR, 0);
         self.0 = (low ^ high).rotate_left(23).wrapping_add(SALT);
     }
 }
 
 impl Hasher for Mixer {
+    #[inline]
     fn finish(&self) -> u64 {
         let mut last = self.clone();
         last.fold(FACTOR);
@@ -32,6 +32,7 @@ impl Hasher for Mixer {
         last.0
     }
 
+    #[inline]
     fn write(&mut self, bytes: &[u8]) {
         for chunk in bytes.chunks(8) {
             let mut word = [0; 8];
@@ -41,22 +42,27 @@ impl Hasher for Mixer {
         self.fold(bytes.len() as u64);
     }
 
+    #[inline]
     fn write_u8(&mut self, value: u8) {
         self.fold(u64::from(value));
     }
 
+    #[inline]
     fn write_u32(&mut self, value: u32) {
         self.fold(u64::from(value));
     }
 
+    #[inline]
     fn write_u64(&mut self, value: u64) {
         self.fold(value);
     }
 
+    #[inline]
     fn write_usize(&mut self, value: usize) {
         self.fold(value as u64);
     }
 
+    #[inline]
     fn write_isize(&mut self, value: isize) {
         self.fold(value.cast_unsigned() as u64);
     }
@@ -97,6 +103,13 @@ impl<const PARTS: usize> Digest<PARTS> {
     /// Takes in a fact about one part.
     pub fn of(&mut self, part: usize, fact: &(impl Hash + ?Sized)) {
         self.parts[part] = self.parts[part].wrapping_add(mix(fact));
+    }
+
+    /// Takes in the same fact about several parts.
+    pub fn of_each(&mut self, parts: impl IntoIterator<Item = usize>, fact: &(impl Hash + ?Sized)) {
+        for part in parts {
+            self.of(part, fact);
+        }
     }
 
     /// Takes in another digest whole, as the next fact of each part and of all.

@@ -5,7 +5,8 @@
 //! 2. No ledger wholly below its container's `keep_from` is known, nor one that was fenced while it was empty.
 //! 3. A ledger that a damaged range may have touched is uncertain until a frame behind the damage proves that
 //!    nothing of it was lost.
-//! 4. Every fact has an anchor: the file that holds the newest frame which states it in full.
+//! 4. No floor is below a fence.
+//! 5. Every fact has an anchor: the file that holds the newest frame which states it in full.
 //!
 //! Deliberately not here: where entries lie (`index`), what to do with a fact (the replica).
 //! Source: the design notes on the storage engine of a log node.
@@ -13,10 +14,11 @@
 use crate::frame::{EntryFrame, Frame, LedgerState};
 use crate::storage::Recovered;
 use std::collections::{BTreeMap, BTreeSet};
+use thalweg_actor::planted;
 use thalweg_types::id::{Address, ContainerId, EntryId, Epoch, LedgerId};
 
 /// A fact that must outlive the file it was written to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Subject {
     Ledger(LedgerId),
     Floor(ContainerId),
@@ -25,7 +27,7 @@ enum Subject {
 }
 
 /// The fold. See the module's header.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Facts {
     ledgers: BTreeMap<LedgerId, LedgerState>,
     floors: BTreeMap<ContainerId, Epoch>,
@@ -93,11 +95,16 @@ impl Facts {
     }
 
     fn repair(&mut self, by: Epoch, entry: &EntryFrame, file: u64) {
+        // The repair of an open ledger fences nobody.
+        let fence = Some(by).filter(|by| *by > entry.ledger.epoch);
+        if let Some(by) = fence {
+            self.floor(entry.ledger.container, by, file);
+        }
         if self.is_trimmed(entry.ledger) {
             return;
         }
         let state = self.ledger(entry.ledger, entry.entry, file);
-        state.fenced_by = state.fenced_by.max(Some(by));
+        state.fenced_by = state.fenced_by.max(fence);
         state.lac = state.lac.max(entry.lac);
         if entry.entry == expected(state) {
             state.tail = Some(entry.entry);
@@ -119,6 +126,9 @@ impl Facts {
     }
 
     fn state(&mut self, new: &LedgerState, file: u64) {
+        if let Some(by) = new.fenced_by {
+            self.floor(new.ledger.container, by, file); // Its own frame may not have become durable.
+        }
         if self.is_trimmed(new.ledger) {
             return;
         }
@@ -187,7 +197,11 @@ impl Facts {
 
     /// The frames that must be written again before file `upto` and those before it may be freed.
     pub(crate) fn anchored(&self, upto: u64) -> Vec<Frame> {
+        let forgotten = |subject: &Subject| {
+            matches!(subject, Subject::Ledger(_) | Subject::Floor(_)) && planted!("PB-L19")
+        };
         let due = self.anchors.iter().filter(|(_, file)| **file <= upto);
+        let due = due.filter(|(subject, _)| !forgotten(subject));
         due.filter_map(|(subject, _)| self.frame(*subject)).collect()
     }
 
@@ -220,6 +234,16 @@ impl Facts {
         self.ledgers.get(&ledger)?.tail
     }
 
+    /// What is known of `ledger`.
+    pub(crate) fn state_of(&self, ledger: LedgerId) -> Option<&LedgerState> {
+        self.ledgers.get(&ledger)
+    }
+
+    /// The lowest epoch of `container` that may still be opened.
+    pub(crate) fn floor_of(&self, container: ContainerId) -> Option<Epoch> {
+        self.floors.get(&container).copied()
+    }
+
     /// All of it, as the storage's user sees it.
     pub(crate) fn recovered(&self, limbo: bool) -> Recovered {
         Recovered {
@@ -238,6 +262,8 @@ impl Facts {
             assert!(!self.is_trimmed(*ledger), "{ledger} is known below its trim point");
             assert!(self.anchors.contains_key(&Subject::Ledger(*ledger)), "{ledger} has an anchor");
             assert!(!(state.certain && self.doubted.contains(ledger)), "{ledger} is doubted");
+            let floor = self.floors.get(&ledger.container).copied();
+            assert!(state.fenced_by <= floor, "{ledger} is fenced above its container's floor");
         }
         for container in self.floors.keys() {
             assert!(self.anchors.contains_key(&Subject::Floor(*container)));
@@ -245,5 +271,52 @@ impl Facts {
         for container in self.keep_from.keys() {
             assert!(self.anchors.contains_key(&Subject::Trim(*container)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use thalweg_types::id::Incarnation;
+
+    const CONTAINER: ContainerId = ContainerId(2);
+    const LEDGER: LedgerId = LedgerId { container: CONTAINER, epoch: Epoch(3) };
+
+    fn repair(by: Epoch) -> Frame {
+        let entry = EntryFrame {
+            ledger: LEDGER,
+            base: EntryId(0),
+            entry: EntryId(0),
+            lac: None,
+            keep_from: Address::default(),
+            headers: bytes::Bytes::new(),
+            payload: Vec::new(),
+            exempt: false,
+        };
+        Frame::Repair { by, entry }
+    }
+
+    #[test]
+    fn a_fence_within_a_state_or_a_copy_raises_the_floor() {
+        let fenced = LedgerState { fenced_by: Some(Epoch(5)), ..blank(LEDGER, EntryId(0)) };
+        for frame in [Frame::State(fenced), repair(Epoch(5))] {
+            let mut facts = Facts::default();
+            facts.apply(&frame, 0);
+            facts.check();
+            assert_eq!(facts.recovered(false).floors[&CONTAINER], Epoch(5));
+        }
+    }
+
+    #[test]
+    fn the_repair_of_an_open_ledger_fences_nobody() {
+        let mut facts = Facts::default();
+        let incarnation = Some(Incarnation(1));
+        let open = LedgerState { incarnation, ..blank(LEDGER, EntryId(0)) };
+        facts.apply(&Frame::State(open), 0);
+        facts.apply(&repair(LEDGER.epoch), 0);
+        facts.check();
+        let state = facts.state_of(LEDGER).unwrap();
+        assert_eq!((state.fenced_by, state.tail), (None, Some(EntryId(0))));
+        assert_eq!(facts.recovered(false).floors.get(&CONTAINER), None);
     }
 }

@@ -1,1 +1,87 @@
+use super::*;
+use thalweg_types::id::{ContainerId, NodeId, StorageUuid};
 
+const LEDGER: LedgerId = LedgerId { container: ContainerId(1), epoch: Epoch(1) };
+const BY: Epoch = Epoch(2);
+
+fn replica(node: u64) -> ReplicaId {
+    ReplicaId { node: NodeId(node), storage: StorageUuid(u128::from(node)) }
+}
+
+/// Three members, of which two make an entry committed; the fences are on their way.
+fn begun() -> Recovery {
+    let ensemble: Vec<ReplicaId> = (1..=3).map(replica).collect();
+    let quorum = Quorum { write: 3, ack: 2 };
+    let mut recovery = Recovery::new(Plan {
+        ledger: LEDGER,
+        quorum,
+        first: EntryId(0),
+        ensemble: ensemble.clone(),
+        keep_from: EntryId(0),
+        by: BY,
+        next_quorum: quorum,
+        next_ensemble: ensemble,
+        copies: 4,
+    });
+    assert_eq!(step(&mut recovery, Input::Begin).len(), 3);
+    recovery
+}
+
+fn step(recovery: &mut Recovery, input: Input) -> Vec<Effect> {
+    let mut effects = Vec::new();
+    recovery.step(Instant::default(), input, &mut effects);
+    recovery.check();
+    effects
+}
+
+fn fenced(recovery: &mut Recovery, node: u64, end: u64) -> Vec<Effect> {
+    let (base, committed_end) = (EntryId(0), EntryId(0));
+    let run = RunFacts { base, end: EntryId(end), committed_end, certain: true };
+    let reply = Reply::FenceDone { ledger: LEDGER, by: BY, run };
+    step(recovery, Input::Reply { from: replica(node), reply })
+}
+
+fn read(node: u64, entry: u64) -> Effect {
+    let request = Request::Read { ledger: LEDGER, entry: EntryId(entry) };
+    Effect::Send { to: replica(node), request }
+}
+
+fn unknown(recovery: &mut Recovery, node: u64, entry: u64) -> Vec<Effect> {
+    let reply = Reply::Unknown { ledger: LEDGER, entry: EntryId(entry) };
+    step(recovery, Input::Reply { from: replica(node), reply })
+}
+
+fn closes_at(effects: &[Effect]) -> Option<EntryId> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Register(Change::Close { ending, .. }) => Some(ending.end),
+        _ => None,
+    })
+}
+
+#[test]
+fn an_answer_that_comes_late_frees_a_recovery_that_is_stuck() {
+    let mut recovery = begun();
+    fenced(&mut recovery, 1, 1);
+    assert_eq!(fenced(&mut recovery, 2, 0), [read(1, 0)]);
+    // The only one that claims the entry cannot give it, and the other has never had it.
+    assert_eq!(unknown(&mut recovery, 1, 0), [read(2, 0)]);
+    assert_eq!(unknown(&mut recovery, 2, 0), [Effect::Stuck { entry: EntryId(0) }]);
+    // The third lacks it too: two that vouch make it uncommitted. It is asked all the same, since it costs nothing.
+    assert_eq!(fenced(&mut recovery, 3, 0), [read(3, 0)]);
+    assert_eq!(closes_at(&unknown(&mut recovery, 3, 0)), Some(EntryId(0)));
+}
+
+#[test]
+fn a_read_that_fails_never_lowers_where_the_ledger_ends() {
+    let mut recovery = begun();
+    fenced(&mut recovery, 1, 1);
+    assert_eq!(fenced(&mut recovery, 2, 1), [read(1, 0)]);
+    assert_eq!(unknown(&mut recovery, 1, 0), [read(2, 0)]);
+    assert_eq!(unknown(&mut recovery, 2, 0), [Effect::Stuck { entry: EntryId(0) }]);
+    // One that vouches for less is not enough.
+    assert_eq!(fenced(&mut recovery, 3, 0), [read(3, 0)]);
+    assert_eq!(unknown(&mut recovery, 3, 0), [Effect::Stuck { entry: EntryId(0) }]);
+    assert_eq!(recovery.doubtful().collect::<Vec<_>>(), [replica(1), replica(2)]);
+    let again = step(&mut recovery, Input::Retry);
+    assert!(again.contains(&read(1, 0)) && closes_at(&again).is_none());
+}

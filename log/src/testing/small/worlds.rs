@@ -1,0 +1,227 @@
+//! The small worlds that are searched, and the planted bugs that must be found in them.
+
+use super::Budget;
+
+/// What a world is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// What it is called.
+    pub name: &'static str,
+    /// What it is for.
+    pub what: &'static str,
+    /// Entries that the first owner submits.
+    pub entries: u64,
+    /// Entries that each later owner submits.
+    pub later_entries: u64,
+    /// Frames become durable one by one, at any time; else at once.
+    pub syncs: bool,
+    /// Reads and what they give travel; else they are answered at once.
+    pub reads: bool,
+    /// Storages are alike.
+    pub alike: bool,
+    /// What else may happen.
+    pub budget: Budget,
+}
+
+const NOTHING: Budget = Budget {
+    takeovers: 0,
+    changes: 0,
+    substitutes: 0,
+    trims: 0,
+    wipes: 0,
+    rots: 0,
+    doubts: 0,
+    limbos: 0,
+    restarts: 0,
+    losses: 0,
+    strays: 0,
+    retries: 0,
+    repairs: 0,
+};
+const ONE: Budget = Budget { takeovers: 1, ..NOTHING };
+const TWO: Budget = Budget { takeovers: 2, ..NOTHING };
+
+const PLAIN: Setup = Setup {
+    name: "",
+    what: "",
+    entries: 1,
+    later_entries: 0,
+    syncs: false,
+    reads: false,
+    alike: true,
+    budget: NOTHING,
+};
+
+/// The worlds, in the order in which they are searched.
+pub const WORLDS: &[Setup] = &[
+    Setup {
+        name: "W0",
+        what: "one recoverer, 1 entry, every sync",
+        syncs: true,
+        budget: ONE,
+        ..PLAIN
+    },
+    Setup { name: "W1", what: "one recoverer, 3 entries", entries: 3, budget: ONE, ..PLAIN },
+    Setup { name: "W2", what: "two recoverers, 2 entries", entries: 2, budget: TWO, ..PLAIN },
+    Setup {
+        name: "W3",
+        what: "one recoverer, one ensemble change, 2 entries",
+        entries: 2,
+        budget: Budget { changes: 1, ..ONE },
+        ..PLAIN
+    },
+    Setup {
+        name: "W4",
+        what: "two recoverers, one ensemble change, 1 entry",
+        budget: Budget { changes: 1, ..TWO },
+        ..PLAIN
+    },
+    Setup {
+        name: "W5",
+        what: "one recoverer, a disk wiped, 3 entries",
+        entries: 3,
+        budget: Budget { wipes: 1, ..ONE },
+        ..PLAIN
+    },
+    Setup {
+        name: "W6",
+        what: "one recoverer, 1 entry, a message lost and one that comes again",
+        budget: Budget { losses: 1, strays: 1, retries: 1, ..ONE },
+        ..PLAIN
+    },
+    Setup {
+        name: "W6r",
+        what: "one recoverer, 1 entry, a message lost, reads travel",
+        reads: true,
+        alike: false,
+        budget: Budget { losses: 1, retries: 1, ..ONE },
+        ..PLAIN
+    },
+    Setup {
+        name: "W7",
+        what: "one recoverer, a trim, 2 entries",
+        entries: 2,
+        budget: Budget { trims: 1, ..ONE },
+        ..PLAIN
+    },
+    Setup {
+        name: "W8",
+        what: "one recoverer, a tail lost, two copies from peers, 2 entries",
+        entries: 2,
+        budget: Budget { doubts: 1, repairs: 2, retries: 1, ..ONE },
+        ..PLAIN
+    },
+    Setup {
+        name: "W8b",
+        what: "one recoverer, a ledger forgotten, two copies from peers, 2 entries",
+        entries: 2,
+        budget: Budget { limbos: 1, repairs: 2, retries: 1, ..ONE },
+        ..PLAIN
+    },
+    Setup {
+        name: "W8c",
+        what: "one recoverer, a disk wiped, two copies to another, 2 entries",
+        entries: 2,
+        budget: Budget { wipes: 1, repairs: 2, ..ONE },
+        ..PLAIN
+    },
+    Setup {
+        name: "W9",
+        what: "three epochs, 1 entry each",
+        later_entries: 1,
+        budget: TWO,
+        ..PLAIN
+    },
+    Setup {
+        name: "X1",
+        what: "one recoverer, an entry rots, 2 entries",
+        entries: 2,
+        alike: false,
+        budget: Budget { rots: 1, retries: 1, ..ONE },
+        ..PLAIN
+    },
+    Setup {
+        name: "X2",
+        what: "two recoverers, a substitute for one, 1 entry",
+        budget: Budget { substitutes: 1, ..TWO },
+        ..PLAIN
+    },
+    Setup {
+        name: "X3",
+        what: "one recoverer, a trim, a power loss after facts were moved, 1 entry",
+        budget: Budget { trims: 1, restarts: 1, retries: 1, ..ONE },
+        ..PLAIN
+    },
+    Setup {
+        name: "X4",
+        what: "one recoverer, two ensemble changes, 1 entry",
+        budget: Budget { changes: 2, ..ONE },
+        ..PLAIN
+    },
+];
+
+/// Where everything may happen, for random walks.
+pub const FULL: Setup = Setup {
+    name: "full",
+    what: "two recoverers, everything may happen, 3 entries",
+    entries: 3,
+    later_entries: 2,
+    syncs: true,
+    reads: true,
+    alike: false,
+    budget: Budget {
+        takeovers: 2,
+        changes: 2,
+        substitutes: 1,
+        trims: 2,
+        wipes: 1,
+        restarts: 2,
+        losses: 2,
+        strays: 1,
+        retries: 3,
+        repairs: 3,
+        ..NOTHING
+    },
+};
+
+/// A planted bug, and the world in which it must be found.
+#[derive(Clone, Copy, Debug)]
+pub struct Planted {
+    /// Its number in the design's table.
+    pub name: &'static str,
+    /// What switches it on.
+    pub bug: &'static str,
+    /// The rule that it breaks.
+    pub what: &'static str,
+    /// Where it is looked for.
+    pub world: &'static str,
+}
+
+const fn planted(
+    name: &'static str,
+    bug: &'static str,
+    world: &'static str,
+    what: &'static str,
+) -> Planted {
+    Planted { name, bug, what, world }
+}
+
+/// The planted bugs.
+pub const PLANTED: &[Planted] = &[
+    planted("M1", "PB-L15", "W1", "one fenced member is enough"),
+    planted("M2", "PB-L23", "W3", "acks of a member that leaves count"),
+    planted("M3", "PB-L24", "W1", "tails are read before the fence"),
+    planted("M4", "PB-L25", "X2", "a substitute is in the register before the close"),
+    planted("M5", "PB-L14", "W5", "a blank disk answers for the old one"),
+    planted("M6", "PB-L17", "X1", "a ledger ends where it cannot be read"),
+    planted("M7", "PB-L18", "W8", "a copy from a peer makes a replica certain"),
+    planted("M8", "PB-L19", "X3", "opens and fences go with their file"),
+    planted("M9", "PB-L20", "W8", "a replica in doubt takes appends"),
+    planted("M10", "PB-L21", "W8b", "a ledger that was lost was never there"),
+    planted("M11", "PB-L22", "X4", "the tail of an older run is told"),
+];
+
+/// The world of that name.
+pub fn setup(name: &str) -> Option<&'static Setup> {
+    WORLDS.iter().find(|setup| setup.name == name)
+}
