@@ -10,7 +10,7 @@ use crate::ledger::ReadError;
 use crate::storage::StoredEntry;
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
-use thalweg_actor::probe;
+use thalweg_actor::{planted, probe};
 use thalweg_types::id::{Address, EntryId, LedgerId};
 
 /// How many batches' headers are kept at hand.
@@ -233,7 +233,11 @@ fn header_at(
     entry: EntryId,
 ) -> Result<StoredEntry, String> {
     let (_, record) = front.header.record(slot, &front.bytes).map_err(|flaw| flaw.to_string())?;
-    let found = entry_of(&record, ledger, entry).ok_or("another frame lies there")?;
+    let found = match (entry_of(&record, ledger, entry), &record) {
+        (Some(found), _) => found,
+        (None, Record::Frame(Frame::Entry(found))) if planted!("PB-D3") => found,
+        (None, _) => return Err("another frame lies there".to_owned()),
+    };
     let payload_len = front.header.slots[slot].payload_len;
     Ok(StoredEntry { entry, headers: found.headers.clone(), payload_len })
 }

@@ -155,3 +155,4 @@ fn trimmed_files_are_recycled_and_facts_outlive_them() {
 mod crash;
 mod damage;
 mod full;
+mod planted;

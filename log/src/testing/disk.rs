@@ -13,8 +13,9 @@ const SECTOR: usize = 512;
 
 #[derive(Clone, Default)]
 struct Content {
-    durable: Vec<u8>,
-    current: Vec<u8>,
+    /// Shared with copies of the disk until either is written to.
+    durable: Arc<Vec<u8>>,
+    current: Arc<Vec<u8>>,
     /// Writes since the last sync: where, and what; a bare length change has no bytes.
     pending: Vec<(usize, Vec<u8>)>,
 }
@@ -22,10 +23,11 @@ struct Content {
 impl Content {
     fn write(&mut self, at: usize, bytes: &[u8]) {
         let end = at + bytes.len();
-        if self.current.len() < end {
-            self.current.resize(end, 0);
+        let current = Arc::make_mut(&mut self.current);
+        if current.len() < end {
+            current.resize(end, 0);
         }
-        self.current[at..end].copy_from_slice(bytes);
+        current[at..end].copy_from_slice(bytes);
         self.pending.push((at, bytes.to_vec()));
     }
 
@@ -33,10 +35,11 @@ impl Content {
     fn sync(&mut self) {
         for (at, bytes) in std::mem::take(&mut self.pending) {
             let end = at + bytes.len();
-            if self.durable.len() < end {
-                self.durable.resize(end, 0);
+            let durable = Arc::make_mut(&mut self.durable);
+            if durable.len() < end {
+                durable.resize(end, 0);
             }
-            self.durable[at..end].copy_from_slice(&bytes);
+            durable[at..end].copy_from_slice(&bytes);
         }
     }
 
@@ -45,8 +48,8 @@ impl Content {
         if grown > 0 {
             return self.write(len - grown, &vec![0; grown]);
         }
-        self.current.truncate(len);
-        self.durable.truncate(len);
+        Arc::make_mut(&mut self.current).truncate(len);
+        Arc::make_mut(&mut self.durable).truncate(len);
         self.pending.retain(|(at, _)| *at < len);
         for (at, bytes) in &mut self.pending {
             bytes.truncate(len - *at);
@@ -63,10 +66,11 @@ impl Content {
                 }
                 let begin = at + number * SECTOR;
                 let end = begin + sector.len();
-                if self.durable.len() < end {
-                    self.durable.resize(end, 0);
+                let durable = Arc::make_mut(&mut self.durable);
+                if durable.len() < end {
+                    durable.resize(end, 0);
                 }
-                self.durable[begin..end].copy_from_slice(sector);
+                durable[begin..end].copy_from_slice(sector);
             }
         }
         self.current.clone_from(&self.durable);
@@ -167,7 +171,7 @@ impl MemoryDisk {
     /// The bytes of `name`.
     pub fn bytes(&self, name: &str) -> Vec<u8> {
         let world = self.lock();
-        world.contents[&world.names[name]].current.clone()
+        world.contents[&world.names[name]].current.to_vec()
     }
 
     /// Replaces the bytes of `name`, durably, making it if need be.
@@ -177,6 +181,7 @@ impl MemoryDisk {
         let fresh = world.next;
         let id = *world.names.entry(name.to_owned()).or_insert(fresh);
         world.durable_names.insert(name.to_owned(), id);
+        let bytes = Arc::new(bytes);
         let content = Content { durable: bytes.clone(), current: bytes, pending: Vec::new() };
         world.contents.insert(id, content);
     }

@@ -17,6 +17,9 @@ use thalweg_actor::network::{Connection, Endpoint, Listener, Network};
 use thalweg_actor::spawn::{Spawn, Task};
 use thalweg_types::time::{Instant, WallTime};
 
+/// More turns than this are taken for a circle.
+const TURNS_MAX: u64 = 2_000_000;
+
 #[derive(Default)]
 struct State {
     tasks: BTreeMap<u64, BoxFuture<'static, ()>>,
@@ -92,11 +95,12 @@ impl Executor {
         self.try_run(future).expect("the future can still make progress")
     }
 
-    /// Runs until `future` is done, or until nothing can happen any more.
+    /// Runs until `future` is done, or until nothing can happen any more. Panics if neither comes to pass.
     pub fn try_run<T>(&self, future: impl Future<Output = T>) -> Option<T> {
         let mut future = pin!(future);
         self.lock().ready.push_back(0);
-        loop {
+        for turn in 0_u64.. {
+            assert!(turn < TURNS_MAX, "tasks run for ever");
             let next = self.lock().ready.pop_front();
             let Some(task) = next else {
                 let timer = {
@@ -123,6 +127,7 @@ impl Executor {
                 self.lock().tasks.insert(task, actor);
             }
         }
+        None
     }
 }
 

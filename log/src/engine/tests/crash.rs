@@ -134,17 +134,17 @@ pub(super) fn every_step(from: u64, stride: u64, nested: bool) {
 }
 
 #[test]
-fn a_stop_at_any_step_loses_nothing_acknowledged_and_shows_nothing_by_halves() {
+pub(super) fn a_stop_at_any_step_loses_nothing_acknowledged_and_shows_nothing_by_halves() {
     every_step(1, 1, false);
 }
 
 #[test]
-fn a_stop_at_any_step_of_the_start_after_it_loses_nothing_either() {
+pub(super) fn a_stop_at_any_step_of_the_start_after_it_loses_nothing_either() {
     every_step(3, 29, true);
 }
 
 #[test]
-fn a_failed_sync_stops_the_engine_and_loses_nothing_acknowledged() {
+pub(super) fn a_failed_sync_stops_the_engine_and_loses_nothing_acknowledged() {
     for sync in 1..120 {
         let (disk, executor, acked) = (MemoryDisk::new(), Executor::new(7), Cell::default());
         disk.fail_sync_at(sync);

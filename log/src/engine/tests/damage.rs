@@ -200,17 +200,17 @@ fn flip_all(clean: bool, step: usize) {
 }
 
 #[test]
-fn a_flipped_byte_never_shows_wrong_data_nor_a_shorter_log_after_a_kill() {
+pub(super) fn a_flipped_byte_never_shows_wrong_data_nor_a_shorter_log_after_a_kill() {
     flip_all(false, 1);
 }
 
 #[test]
-fn a_flipped_byte_never_shows_wrong_data_nor_a_shorter_log_after_a_clean_stop() {
+pub(super) fn a_flipped_byte_never_shows_wrong_data_nor_a_shorter_log_after_a_clean_stop() {
     flip_all(true, 3);
 }
 
 #[test]
-fn a_sector_of_zeros_or_a_block_of_them_never_shows_wrong_data_nor_a_shorter_log() {
+pub(super) fn a_sector_of_zeros_or_a_block_of_them_never_shows_wrong_data_nor_a_shorter_log() {
     for clean in [false, true] {
         let (disk, mut tally) = (store(clean), Tally::default());
         for (name, bytes) in contents(&disk) {
@@ -270,7 +270,7 @@ fn still_there(old: &MemoryDisk, new: &MemoryDisk) -> Vec<String> {
 }
 
 #[test]
-fn a_stale_sector_of_a_recycled_file_never_shows_wrong_data_nor_a_shorter_log() {
+pub(super) fn a_stale_sector_of_a_recycled_file_never_shows_wrong_data_nor_a_shorter_log() {
     let (old, new, range) = recycled();
     eprintln!("{:?} {:?} {:?}", log_files(&old), log_files(&new), still_there(&old, &new));
     assert_eq!(start(&new.process_end(), range.0, range.1, "undamaged").readable, 28);
@@ -297,7 +297,7 @@ fn a_stale_sector_of_a_recycled_file_never_shows_wrong_data_nor_a_shorter_log() 
 }
 
 #[test]
-fn a_misdirected_batch_never_shows_wrong_data_nor_a_shorter_log() {
+pub(super) fn a_misdirected_batch_never_shows_wrong_data_nor_a_shorter_log() {
     let (old, new, range) = recycled();
     let mut tally = Tally::default();
     for name in still_there(&old, &new) {
@@ -318,7 +318,36 @@ fn a_misdirected_batch_never_shows_wrong_data_nor_a_shorter_log() {
 }
 
 #[test]
-fn a_damaged_payload_costs_its_own_entry_only() {
+pub(super) fn a_misdirected_batch_under_a_running_engine_never_shows_wrong_data() {
+    let (disk, executor) = (MemoryDisk::new(), Executor::new(1));
+    executor.run(async {
+        let engine = Engine::open(executor.env(&disk), large()).await.unwrap();
+        engine.stage(opening(ONE)).unwrap();
+        engine.stage(opening(TWO)).unwrap();
+        append(&engine, 0..10).await;
+        let mut bytes = disk.bytes("seg-1.log");
+        bytes.copy_within(6 * BLOCK..7 * BLOCK, 4 * BLOCK);
+        disk.set_bytes("seg-1.log", bytes);
+        let mut unknown = 0;
+        for (ledger, at) in (0..10).flat_map(|at| [(ONE, at), (TWO, at)]) {
+            match engine.payload(ledger, EntryId(at)).await {
+                Ok(payload) => assert_eq!(payload, payload_of(ledger, at, LEN)),
+                Err(ReadError::Unknown { reason, .. }) => {
+                    assert!(
+                        reason.contains("memory/seg-1.log in the batch at offset 16384"),
+                        "{reason}"
+                    );
+                    unknown += 1;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!(unknown, 2);
+    });
+}
+
+#[test]
+pub(super) fn a_damaged_payload_costs_its_own_entry_only() {
     let (disk, mut found) = (store(true), 0);
     let mark = payload_of(ONE, 3, 14);
     for name in log_files(&disk) {
@@ -344,7 +373,7 @@ fn a_damaged_payload_costs_its_own_entry_only() {
 }
 
 #[test]
-fn a_damaged_batch_is_named_with_its_place_and_what_lies_around_it_is_readable() {
+pub(super) fn a_damaged_batch_is_named_with_its_place_and_what_lies_around_it_is_readable() {
     for clean in [false, true] {
         let (disk, mut batches) = (store(clean), 0);
         for name in log_files(&disk) {
@@ -369,7 +398,7 @@ fn a_damaged_batch_is_named_with_its_place_and_what_lies_around_it_is_readable()
 }
 
 #[test]
-fn a_damaged_file_stays_while_a_ledger_is_in_doubt() {
+pub(super) fn a_damaged_file_stays_while_a_ledger_is_in_doubt() {
     let (disk, executor) = (MemoryDisk::new(), Executor::new(1));
     executor.run(async {
         let engine = Engine::open(executor.env(&disk), large()).await.unwrap();
@@ -407,7 +436,7 @@ fn a_damaged_file_stays_while_a_ledger_is_in_doubt() {
 }
 
 #[test]
-fn a_damaged_start_of_the_first_mount_is_doubt_and_of_the_last_a_refusal() {
+pub(super) fn a_damaged_start_of_the_first_mount_is_doubt_and_of_the_last_a_refusal() {
     let (disk, mut count) = (MemoryDisk::new(), 0);
     for mount in 0..2 {
         let executor = Executor::new(mount + 1);
@@ -438,7 +467,7 @@ fn a_damaged_start_of_the_first_mount_is_doubt_and_of_the_last_a_refusal() {
 }
 
 #[test]
-fn a_damaged_header_of_a_file_is_named_and_nothing_is_changed() {
+pub(super) fn a_damaged_header_of_a_file_is_named_and_nothing_is_changed() {
     let disk = store(true);
     for name in log_files(&disk) {
         for at in [0, 8, 20, 40, BLOCK - 1] {
@@ -452,7 +481,7 @@ fn a_damaged_header_of_a_file_is_named_and_nothing_is_changed() {
 }
 
 #[test]
-fn a_missing_cut_or_swapped_file_is_named_and_mending_it_mends_all() {
+pub(super) fn a_missing_cut_or_swapped_file_is_named_and_mending_it_mends_all() {
     let disk = store(true);
     let names = log_files(&disk);
     assert!(names.len() >= 2, "{names:?}");
@@ -482,7 +511,7 @@ fn a_missing_cut_or_swapped_file_is_named_and_mending_it_mends_all() {
 }
 
 #[test]
-fn a_missing_prepared_file_is_noticed() {
+pub(super) fn a_missing_prepared_file_is_noticed() {
     let (disk, executor) = (MemoryDisk::new(), Executor::new(1));
     let prepared = || disk.names().into_iter().find(|name| name.starts_with("next-"));
     let name = executor.run(async {
@@ -507,7 +536,7 @@ fn a_missing_prepared_file_is_noticed() {
 }
 
 #[test]
-fn two_sound_copies_of_the_superblock_are_enough_and_fewer_are_refused() {
+pub(super) fn two_sound_copies_of_the_superblock_are_enough_and_fewer_are_refused() {
     let disk = store(true);
     let older = store(true).bytes("superblock.0");
     let kinds: [fn(&mut Vec<u8>); 4] = [
@@ -568,7 +597,7 @@ fn missing_superblocks_are_named_and_none_is_made_up() {
 }
 
 #[test]
-fn a_folder_with_other_files_is_no_place_for_a_log() {
+pub(super) fn a_folder_with_other_files_is_no_place_for_a_log() {
     let disk = MemoryDisk::new();
     disk.set_bytes("thesis.tex", vec![1]);
     let executor = Executor::new(3);
@@ -578,7 +607,7 @@ fn a_folder_with_other_files_is_no_place_for_a_log() {
 }
 
 #[test]
-fn a_file_of_another_storage_or_version_is_named() {
+pub(super) fn a_file_of_another_storage_or_version_is_named() {
     let (disk, other) = (store(true), MemoryDisk::new());
     let executor = Executor::new(77);
     executor.run(async {

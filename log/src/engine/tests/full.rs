@@ -57,7 +57,8 @@ fn full_store(config: Config, capacity: u64) -> (MemoryDisk, u64) {
 }
 
 #[test]
-fn a_full_disk_holds_appends_lets_exempt_entries_and_facts_pass_and_goes_on_afterwards() {
+pub(super) fn a_full_disk_holds_appends_lets_exempt_entries_and_facts_pass_and_goes_on_afterwards()
+{
     let (executor, disk) = (Executor::new(1), MemoryDisk::new());
     disk.set_capacity(Some(216 * KIB));
     executor.run(async {
@@ -99,7 +100,7 @@ fn a_full_disk_holds_appends_lets_exempt_entries_and_facts_pass_and_goes_on_afte
 }
 
 #[test]
-fn what_cannot_be_passed_by_an_exempt_entry_of_its_ledger_goes_with_it() {
+pub(super) fn what_cannot_be_passed_by_an_exempt_entry_of_its_ledger_goes_with_it() {
     let (executor, disk) = (Executor::new(1), MemoryDisk::new());
     disk.set_capacity(Some(216 * KIB));
     executor.run(async {
@@ -120,7 +121,7 @@ fn what_cannot_be_passed_by_an_exempt_entry_of_its_ledger_goes_with_it() {
 }
 
 #[test]
-fn facts_still_pass_when_the_first_reserve_is_used_up() {
+pub(super) fn facts_still_pass_when_the_first_reserve_is_used_up() {
     let (disk, count) = full_store(tiny(), 216 * KIB);
     let executor = Executor::new(2);
     let (exempts, facts) = executor.run(async {
@@ -157,7 +158,7 @@ fn facts_still_pass_when_the_first_reserve_is_used_up() {
 }
 
 #[test]
-fn a_full_disk_is_relieved_by_trims_alone_again_and_again() {
+pub(super) fn a_full_disk_is_relieved_by_trims_alone_again_and_again() {
     let (executor, disk) = (Executor::new(1), MemoryDisk::new());
     disk.set_capacity(Some(400 * KIB));
     executor.run(async {
@@ -190,7 +191,7 @@ fn a_full_disk_is_relieved_by_trims_alone_again_and_again() {
 }
 
 #[test]
-fn a_disk_that_stays_full_is_left_in_peace() {
+pub(super) fn a_disk_that_stays_full_is_left_in_peace() {
     let (executor, disk) = (Executor::new(1), MemoryDisk::new());
     disk.set_capacity(Some(216 * KIB));
     executor.run(async {
@@ -215,7 +216,7 @@ fn a_disk_that_stays_full_is_left_in_peace() {
 }
 
 #[test]
-fn a_full_disk_does_not_keep_the_engine_from_stopping_cleanly() {
+pub(super) fn a_full_disk_does_not_keep_the_engine_from_stopping_cleanly() {
     let (executor, disk) = (Executor::new(1), MemoryDisk::new());
     disk.set_capacity(Some(216 * KIB));
     let count = executor.run(async {
@@ -234,7 +235,8 @@ fn a_full_disk_does_not_keep_the_engine_from_stopping_cleanly() {
 }
 
 #[test]
-fn a_start_on_a_full_disk_holds_appends_from_the_begin_and_goes_on_when_there_is_space() {
+pub(super) fn a_start_on_a_full_disk_holds_appends_from_the_begin_and_goes_on_when_there_is_space()
+{
     let (disk, count) = full_store(tiny(), 300 * KIB);
     let (executor, disk) = (Executor::new(2), disk.power_loss(9));
     executor.run(async {
@@ -257,7 +259,7 @@ fn a_start_on_a_full_disk_holds_appends_from_the_begin_and_goes_on_when_there_is
 }
 
 #[test]
-fn many_kills_on_a_full_disk_leave_room_for_starts_and_for_the_trim_that_ends_it() {
+pub(super) fn many_kills_on_a_full_disk_leave_room_for_starts_and_for_the_trim_that_ends_it() {
     let roomy = || Config { reserve: 512 * KIB, ..tiny() };
     let (mut disk, count) = full_store(roomy(), 1800 * KIB);
     for start in 0..8 {
@@ -316,7 +318,7 @@ async fn history(env: Env, acked: &Acked) -> Result<(), Arc<str>> {
 }
 
 #[test]
-fn a_stop_at_any_step_of_a_full_disk_loses_nothing_acknowledged() {
+pub(super) fn a_stop_at_any_step_of_a_full_disk_loses_nothing_acknowledged() {
     let capacity = Some(400 * KIB);
     let (executor, disk, acked) = (Executor::new(7), MemoryDisk::new(), Acked::default());
     disk.set_capacity(capacity);
@@ -370,7 +372,7 @@ fn an_empty_folder_on_a_full_disk_says_how_much_is_missing() {
 }
 
 #[test]
-fn a_frame_larger_than_any_file_gets_a_file_of_its_own() {
+pub(super) fn a_frame_larger_than_any_file_gets_a_file_of_its_own() {
     let (executor, disk) = (Executor::new(1), MemoryDisk::new());
     executor.run(async {
         let engine = Engine::open(executor.env(&disk), tiny()).await.unwrap();
