@@ -129,6 +129,7 @@ pub(crate) async fn run(args: Options) -> anyhow::Result<()> {
         outcome
     };
     let written = tokio::select! {
+        biased;
         outcome = write => outcome,
         reason = held(&client) => Err(exit::With {
             code: exit::HELD,
