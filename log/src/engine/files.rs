@@ -201,6 +201,9 @@ impl Spare {
 pub(super) async fn renewed(file: &dyn File, size: u64) -> io::Result<u64> {
     let block = BLOCK as u64;
     let size = size / block * block;
+    if planted!("PB-D8") {
+        return Ok(size);
+    }
     let shorter = size.saturating_sub(block);
     file.set_len(shorter).await?;
     match file.allocate(size).await {
