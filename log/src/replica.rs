@@ -105,6 +105,8 @@ struct Part {
     runs: Vec<Run>,
     /// Copies outside the current run.
     repaired: BTreeSet<EntryId>,
+    /// Those are all: nothing of the ledger is older than this process.
+    copies_known: bool,
     committed_end: EntryId,
     fenced_by: Option<Epoch>,
     certain: bool,
@@ -118,6 +120,7 @@ impl Part {
             incarnation: None,
             runs: vec![Run { base, staged_end: base, durable_end: base, opened: false }],
             repaired: BTreeSet::new(),
+            copies_known: true,
             committed_end: EntryId(0),
             fenced_by: None,
             certain: true,
@@ -132,6 +135,7 @@ impl Part {
             incarnation: state.incarnation,
             runs: vec![run],
             repaired: BTreeSet::new(),
+            copies_known: false,
             committed_end: state.lac.map_or(EntryId(0), EntryId::next),
             fenced_by: state.fenced_by,
             certain: state.certain,
@@ -394,7 +398,7 @@ impl Replica {
             probe!("replica: fence of an older recoverer");
             return effects.push(Effect::Reply { peer, reply });
         }
-        self.put_fence(epoch, EntryId(0), by, effects);
+        self.put_fence(epoch, by, effects);
         let pending = Pending::Fenced { peer, epoch, by };
         if let Some(last @ Pending::Nothing) = self.pending.back_mut() {
             *last = pending; // Rides on the fence's own last frame.
@@ -417,8 +421,9 @@ impl Replica {
     }
 
     /// Fences `epoch` for `by`, and stages what makes that durable, ending in [`Pending::Nothing`]; nothing if it was
-    /// fenced so before.
-    fn put_fence(&mut self, epoch: Epoch, base: EntryId, by: Epoch, effects: &mut Vec<Effect>) {
+    /// fenced so before. A ledger that is met first by its fence or by a copy is one that never had a run here: what it
+    /// vouches for is that nothing was ever acked.
+    fn put_fence(&mut self, epoch: Epoch, by: Epoch, effects: &mut Vec<Effect>) {
         let ledger = self.ledger(epoch);
         let certain = !self.in_limbo(epoch) || planted!("PB-L21");
         let keep_from = self.keep_from;
@@ -436,7 +441,7 @@ impl Replica {
             }
             None => {
                 probe!("replica: fence of an unknown ledger");
-                let part = Part { fenced_by: Some(by), certain, ..Part::new(base) };
+                let part = Part { fenced_by: Some(by), certain, ..Part::new(EntryId(0)) };
                 let state = part.state(ledger, keep_from);
                 self.parts.insert(epoch, part);
                 self.stage(Frame::State(state), Pending::Nothing, effects);
@@ -452,7 +457,7 @@ impl Replica {
             return effects.push(Effect::Reply { peer, reply });
         }
         if by > ledger.epoch {
-            self.put_fence(ledger.epoch, number, by, effects);
+            self.put_fence(ledger.epoch, by, effects);
         } else if let Some(reply) = self.unfit(&entry, by) {
             return effects.push(Effect::Reply { peer, reply });
         }
@@ -527,7 +532,9 @@ impl Replica {
     fn read(&self, peer: Peer, epoch: Epoch, entry: EntryId, effects: &mut Vec<Effect>) {
         let ledger = self.ledger(epoch);
         let part = self.parts.get(&epoch);
-        let vouching = part.filter(|part| part.certain && part.fenced_by.is_some());
+        // A copy from before a restart lies in no run that is known, so there the storage has to look.
+        let vouches = |part: &&Part| part.certain && part.fenced_by.is_some() && part.copies_known;
+        let vouching = part.filter(vouches);
         let reply = match vouching {
             Some(part) if !part.holds(entry) && entry >= part.run().durable_end => {
                 Reply::NeverHad { ledger, entry, end: part.run().durable_end }

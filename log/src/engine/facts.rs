@@ -103,7 +103,7 @@ impl Facts {
         if self.is_trimmed(entry.ledger) {
             return;
         }
-        let state = self.ledger(entry.ledger, entry.entry, file);
+        let state = self.ledger(entry.ledger, EntryId(0), file);
         state.fenced_by = state.fenced_by.max(fence);
         state.lac = state.lac.max(entry.lac);
         if entry.entry == expected(state) {

@@ -58,12 +58,30 @@ fn copy(by: u64, number: u64) -> Request {
 }
 
 #[test]
-fn a_copy_in_the_middle_of_an_unknown_ledger_claims_no_commit_point() {
+fn a_copy_in_the_middle_of_an_unknown_ledger_claims_neither_a_run_nor_a_commit_point() {
     let mut replica = blank();
     request(&mut replica, RECOVERER, copy(2, 3));
     sync(&mut replica);
     let run = replica.facts(Epoch(1)).unwrap();
-    assert_eq!((run.base, run.end, run.committed_end), (EntryId(3), EntryId(4), EntryId(0)));
+    assert_eq!((run.base, run.end, run.committed_end), (EntryId(0), EntryId(0), EntryId(0)));
+    assert!(run.certain, "nothing was ever acked here");
+}
+
+#[test]
+fn a_copy_is_not_denied_after_a_restart() {
+    let read = |entry| Request::Read { ledger: LEDGER, entry: EntryId(entry) };
+    let load = |entry| Effect::Load { peer: RECOVERER, ledger: LEDGER, entry: EntryId(entry) };
+    let mut replica = blank();
+    request(&mut replica, RECOVERER, copy(2, 3));
+    assert_eq!(request(&mut replica, RECOVERER, read(3)), [load(3)]);
+    let never = request(&mut replica, RECOVERER, read(4)).pop().unwrap();
+    assert!(matches!(never, Effect::Reply { reply: Reply::NeverHad { .. }, .. }));
+    // What a start finds are runs, and the copy lies in none.
+    let state = replica.parts[&Epoch(1)].state(LEDGER, Address::default());
+    let (ledgers, floors) = ([(LEDGER, state)].into(), [(CONTAINER, Epoch(2))].into());
+    let found = Recovered { ledgers, floors, ..Recovered::default() };
+    let mut replica = Replica::new(CONTAINER, &found);
+    assert_eq!(request(&mut replica, RECOVERER, read(3)), [load(3)]);
 }
 
 #[test]

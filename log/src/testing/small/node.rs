@@ -4,7 +4,7 @@
 
 use super::{CONTAINER, content};
 use crate::engine::facts::Facts;
-use crate::frame::{EntryFrame, Frame};
+use crate::frame::{EntryFrame, Frame, LedgerState};
 use crate::message::{Peer, Reply, Request};
 use crate::replica::{Effect, Input, Replica};
 use std::collections::{BTreeMap, VecDeque};
@@ -120,6 +120,11 @@ impl Node {
                 entries.rotten &= !bit(entry.entry);
                 entries.lost &= !bit(entry.entry);
             }
+        }
+        if let Frame::State(LedgerState { ledger, fenced_by: None, .. }) = &frame
+            && self.facts.floor_of(CONTAINER).is_some_and(|floor| ledger.epoch < floor)
+        {
+            return Err(format!("L17: ledger {ledger} was opened below the floor"));
         }
         self.staged.push_back(frame);
         Ok(())
