@@ -7,7 +7,7 @@
 use crate::driver::{self, Task};
 use crate::join::join_all;
 use crate::limits::{PROPOSALS_MAX, SNAPSHOT_AFTER_BYTES, SNAPSHOT_AFTER_COMMANDS};
-use crate::record::{self, Command, RecordError, Stamp};
+use crate::record::{self, Command, Name, RecordError, Stamp};
 use crate::segments::Segments;
 use crate::state::{Outcome, Refusal, State};
 use bytes::Bytes;
@@ -73,6 +73,7 @@ pub(crate) struct Inner {
     pub(crate) config: Config,
     pub(crate) env: Env,
     pub(crate) segments: Arc<dyn Segments>,
+    clock: LogClock,
     proposals: mpsc::Sender<Proposal>,
     shared: Mutex<Shared>,
     progress: watch::Sender<Progress>,
@@ -116,10 +117,11 @@ impl Controller {
         let clock = LogClock { base_ms: state.record().clock_ms, origin: env.clock.now() };
         let shared = Mutex::new(Shared { state, driven: BTreeSet::new() });
         let (progress, _) = watch::channel(Progress { applied, ended: None });
-        let inner = Arc::new(Inner { config, env, segments, proposals, shared, progress });
+        let inner = Arc::new(Inner { config, env, segments, clock, proposals, shared, progress });
         let unfinished = driver::unfinished(&inner.lock().state);
         inner.ensure_driven(unfinished);
-        let actor = Applier { inner: Arc::clone(&inner), log, queue, clock, since };
+        inner.env.spawn.spawn("controller-leases", Box::pin(driver::expire(Arc::clone(&inner))));
+        let actor = Applier { inner: Arc::clone(&inner), log, queue, since };
         inner.env.spawn.spawn("controller-applier", Box::pin(actor.run()));
         Ok(Self { inner })
     }
@@ -198,6 +200,12 @@ impl Inner {
             ended = self.ended() => Err(ended),
             () = sleep => Ok(()),
         }
+    }
+
+    /// The transactions whose deadline has passed by now.
+    pub(crate) fn txns_due(&self) -> Vec<(Name, i64)> {
+        let now = self.clock.stamp(&self.env).clock_ms;
+        self.lock().state.txns_due(now)
     }
 
     async fn ended(&self) -> Ended {
@@ -301,7 +309,6 @@ struct Applier {
     inner: Arc<Inner>,
     log: Arc<dyn MetadataLog>,
     queue: mpsc::Receiver<Proposal>,
-    clock: LogClock,
     since: Since,
 }
 
@@ -326,7 +333,7 @@ impl Applier {
     }
 
     async fn commit(&mut self, batch: &mut Vec<Proposal>) -> Result<(), Ended> {
-        let stamp = self.clock.stamp(&self.inner.env);
+        let stamp = self.inner.clock.stamp(&self.inner.env);
         let log = Arc::clone(&self.log);
         let mut appends = Vec::with_capacity(batch.len());
         for proposal in batch.iter() {
@@ -354,18 +361,20 @@ impl Applier {
 
     fn apply(&self, index: u64, proposal: Proposal, stamp: Stamp) {
         let Proposal { command, reply } = proposal;
-        let outcome = {
+        let (outcome, tasks) = {
             let mut shared = self.inner.lock();
             let outcome = shared.state.apply(&command, stamp);
             if cfg!(debug_assertions) {
                 shared.state.check_after(&command);
             }
-            outcome
+            let touched = |outcome| driver::touched(&shared.state, &command, outcome);
+            let tasks = outcome.as_ref().map(touched).unwrap_or_default();
+            (outcome, tasks)
         };
         if let Err(refusal) = &outcome {
             tracing::debug!(%refusal, ?command, "command refused");
         }
-        self.inner.ensure_driven(driver::touched(&command));
+        self.inner.ensure_driven(tasks);
         self.inner.progress.send_modify(|progress| progress.applied = index);
         // The caller may have gone.
         let _ = reply.send(outcome);

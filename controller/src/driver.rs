@@ -5,12 +5,16 @@
 //! all its effects have been answered positively; anything else is tried again.
 
 mod hand;
+mod txn;
+
+pub(crate) use txn::expire;
 
 use crate::controller::{Ended, Inner};
 use crate::join::join_all;
 use crate::limits::SEGMENT_COMMANDS_MAX;
 use crate::record::{
-    Command, GroupCommand, Name, SegmentRecord, Step, TableCommand, TableRecord, Workflow,
+    Command, GroupCommand, Name, SegmentRecord, Step, TableCommand, TableRecord, TxnCommand,
+    Workflow, WorkflowRecord,
 };
 use crate::segments::{Fence, SegmentKind};
 use crate::state::{Outcome, Refusal, State, companion, group_stream, table_segments_name};
@@ -29,6 +33,10 @@ pub(crate) enum Task {
     Scope(String),
     /// The workflow of a key-value table.
     Table(Name),
+    /// The segments of a transaction, by the lower half of its id.
+    Txn(Name, i64),
+    /// What is decided of a stream's transactions and waits for its merge.
+    Commits(Name),
 }
 
 /// The next thing to do.
@@ -41,17 +49,35 @@ pub(crate) enum Job {
         /// Its id.
         id: u64,
     },
+    /// Begin to merge when the stream is idle.
+    Commit,
 }
 
 /// One step of a workflow: who sends it, and what it asks of which segments.
 #[derive(Clone, Debug)]
 pub(crate) struct StepJob {
     fence: Fence,
-    orders: Vec<Order>,
+    /// Each whole before the next.
+    stages: Vec<Vec<Order>>,
 }
 
-/// What `command` may have given a driver to do.
-pub(crate) fn touched(command: &Command) -> Vec<Task> {
+/// What `command` may have given a driver to do; `state` is that after it.
+pub(crate) fn touched(state: &State, command: &Command, outcome: &Outcome) -> Vec<Task> {
+    let mut tasks = touched_streams(command);
+    match (command, outcome) {
+        (Command::Txn(command), outcome) => tasks.extend(txn::touched(command, outcome)),
+        (Command::Seal { name } | Command::Delete { name, .. }, _) => {
+            tasks.extend(txn::unfinished(state, name));
+        }
+        (Command::Group(GroupCommand::Delete { name, .. }), _) => {
+            tasks.extend(txn::unfinished(state, &group_stream(name)));
+        }
+        _ => {}
+    }
+    tasks
+}
+
+fn touched_streams(command: &Command) -> Vec<Task> {
     let with_companion = |name: Name| {
         let companion = companion(&name);
         std::iter::once(name).chain(companion).map(Task::Stream).collect()
@@ -77,6 +103,7 @@ pub(crate) fn touched(command: &Command) -> Vec<Task> {
         | Command::Group(GroupCommand::Update { .. } | GroupCommand::Consume { .. })
         | Command::Table(TableCommand::Advance { .. })
         | Command::Writer(_)
+        | Command::Txn(_)
         | Command::Register(_) => Vec::new(),
     }
 }
@@ -90,7 +117,8 @@ pub(crate) fn unfinished(state: &State) -> Vec<Task> {
     let streams = streams.map(|(name, _)| Task::Stream(name.clone()));
     let scopes = scopes.map(|(name, _)| Task::Scope(name.clone()));
     let tables = tables.map(|(name, _)| Task::Table(name.clone()));
-    streams.chain(scopes).chain(tables).collect()
+    let txns = record.txns.keys().flat_map(|name| txn::unfinished(state, name));
+    streams.chain(scopes).chain(tables).chain(txns).collect()
 }
 
 /// The next thing to do for `task`, if there is any.
@@ -105,6 +133,8 @@ pub(crate) fn job(state: &State, task: &Task) -> Option<Job> {
             let found = state.record().tables.get(name)?;
             table_job(name, found).map(Job::Step)
         }
+        Task::Txn(name, low) => txn::job(state, name, *low).map(Job::Step),
+        Task::Commits(name) => state.is_committing(name).then_some(Job::Commit),
     }
 }
 
@@ -114,7 +144,9 @@ fn step_job(state: &State, name: &Name) -> Option<StepJob> {
     let rollover_size_bytes = stream.config.rollover_size_bytes;
     let create = Deed::Create(SegmentKind::Stream { rollover_size_bytes });
     let order = |id, deed| order(name, id, deed);
-    let each = |ids: Vec<SegmentId>, deed| ids.into_iter().map(|id| order(id, deed)).collect();
+    let each = |ids: Vec<SegmentId>, deed: Deed| -> Vec<Order> {
+        ids.into_iter().map(|id| order(id, deed.clone())).collect()
+    };
     let ids = |segments: &[SegmentRecord]| segments.iter().map(|s| s.id).collect();
     let orders: Vec<_> = match &workflow.kind {
         Workflow::Create => each(ids(stream.current()), create),
@@ -126,9 +158,25 @@ fn step_job(state: &State, name: &Name) -> Option<StepJob> {
             let cut = stream.head().into_iter().map(|(id, at)| order(id, Deed::Truncate(at)));
             cut.chain(gone.iter().map(|id| order(*id, Deed::Delete))).collect()
         }
+        Workflow::RollCreate { merged, next, .. } => {
+            let all = merged.iter().chain(next).map(|s| s.id).collect();
+            each(all, create)
+        }
+        Workflow::RollSeal { .. } => {
+            let stages = [stream.merge_targets(true), stream.current()];
+            let stages = stages.map(|segments| each(ids(segments), Deed::Seal)).to_vec();
+            return Some(StepJob { fence: fence(stream.id, workflow), stages });
+        }
+        Workflow::TxnSeal { .. } | Workflow::TxnMerge { .. } => {
+            let stages = txn::stages(state, name, stream, &workflow.kind);
+            return Some(StepJob { fence: fence(stream.id, workflow), stages });
+        }
     };
-    let (workflow, step) = (workflow.id, workflow.kind.step());
-    Some(StepJob { fence: Fence { term: 1, stream: stream.id, workflow, step }, orders })
+    Some(StepJob { fence: fence(stream.id, workflow), stages: vec![orders] })
+}
+
+fn fence(stream: u64, workflow: &WorkflowRecord) -> Fence {
+    Fence { term: 1, stream, workflow: workflow.id, step: workflow.kind.step() }
 }
 
 fn table_job(name: &Name, table: &TableRecord) -> Option<StepJob> {
@@ -140,11 +188,9 @@ fn table_job(name: &Name, table: &TableRecord) -> Option<StepJob> {
         (Deed::Create(SegmentKind::Table { key_bytes }), Step::Create)
     };
     let of = table_segments_name(name);
-    let orders = table.segments.iter().map(|s| order(&of, s.id, deed)).collect();
-    Some(StepJob {
-        fence: Fence { term: 1, stream: table.id, workflow: workflow.id, step },
-        orders,
-    })
+    let orders = table.segments.iter().map(|s| order(&of, s.id, deed.clone())).collect();
+    let fence = Fence { term: 1, stream: table.id, workflow: workflow.id, step };
+    Some(StepJob { fence, stages: vec![orders] })
 }
 
 /// What is asked of segment `id` of `name`.
@@ -159,6 +205,8 @@ pub(crate) async fn drive(inner: Arc<Inner>, task: Task) {
         let done = match (&task, job) {
             (Task::Stream(name), Job::Step(job)) => step(&inner, name, &job).await,
             (Task::Table(name), Job::Step(job)) => table_step(&inner, name, &job).await,
+            (Task::Txn(name, low), Job::Step(job)) => txn::step(&inner, name, *low, &job).await,
+            (Task::Commits(name), Job::Commit) => txn::commit(&inner, name).await,
             (Task::Scope(scope), Job::EmptyScope { id }) => empty_scope(&inner, scope, id).await,
             _ => return,
         };
@@ -169,12 +217,17 @@ pub(crate) async fn drive(inner: Arc<Inner>, task: Task) {
 }
 
 async fn step(inner: &Arc<Inner>, name: &Name, job: &StepJob) -> Result<(), Ended> {
-    let lengths = Hand { inner, job }.send_all().await?;
+    let sent = Hand { inner, job }.send_all().await?;
     if job.fence.step == Step::Delete {
         delete_companion(inner, name).await?;
     }
     let Fence { workflow, step, .. } = job.fence;
-    let advance = Command::Advance { name: name.clone(), workflow, step, lengths };
+    let (name, lengths) = (name.clone(), sent.lengths);
+    let advance = if sent.blocked {
+        Command::Txn(TxnCommand::Reroute { name: name.clone(), workflow })
+    } else {
+        Command::Advance { name: name.clone(), workflow, step, lengths }
+    };
     if let Err(refusal) = inner.propose(advance).await? {
         probe!("controller: step was advanced by somebody else");
         tracing::debug!(%refusal, ?name, ?step, "step was not advanced");
@@ -206,7 +259,8 @@ async fn remove(inner: &Arc<Inner>, name: &Name) -> Result<(), Ended> {
         // Its own workflow, if any, ends first.
         let idle = |state: &State| {
             let found = state.any_stream(name).and_then(|stream| stream.kind());
-            matches!(found, None | Some(Workflow::Delete)).then_some(())
+            let idle = found.is_none() && !state.is_committing(name);
+            (idle || matches!(found, Some(Workflow::Delete))).then_some(())
         };
         inner.wait_for(idle).await?;
         match inner.propose(Command::Delete { name: name.clone(), force: true }).await? {
@@ -253,6 +307,8 @@ async fn empty_scope(inner: &Arc<Inner>, scope: &str, id: u64) -> Result<(), End
             removed?;
         }
     }
+    let txns_gone = |state: &State| (!state.has_live_txns(scope)).then_some(());
+    inner.wait_for(txns_gone).await?;
     let finish = Command::FinishDeleteScope { scope: scope.to_owned(), id };
     let finished: Result<Outcome, Refusal> = inner.propose(finish).await?;
     tracing::debug!(?finished, scope, "scope removed with all that was in it");

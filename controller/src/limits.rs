@@ -24,6 +24,22 @@ pub const REQUESTS_IN_FLIGHT_MAX: usize = 256;
 pub const REQUEST_READ_BYTES: usize = 8192;
 /// Writers of one stream whose marks are kept. Beyond it those that left are forgotten, then new ones are refused.
 pub const WRITERS_MAX: usize = 16_384;
+/// Transactions of one stream that are under way at once.
+pub const TXNS_LIVE_MAX: usize = 16_384;
+/// Transactions that are merged by one workflow.
+pub const TXN_BATCH_MAX: usize = 64;
+/// Ended transactions of one stream whose outcome is remembered.
+pub const ENDED_TXNS_MAX: usize = 4096;
+/// How long an outcome is remembered, in milliseconds.
+pub const ENDED_TXN_MS_MAX: u64 = 24 * 60 * 60 * 1000;
+/// Ended transactions that are listed.
+pub const ENDED_TXNS_LISTED_MAX: usize = 500;
+/// The shortest lease that a transaction can begin with, in milliseconds.
+pub const TXN_LEASE_MS_MIN: u64 = 10_000;
+/// The longest lease of a transaction, in milliseconds.
+pub const TXN_LEASE_MS_MAX: u64 = 600_000;
+/// How long a transaction can be kept alive, in milliseconds.
+pub const TXN_LIFE_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 /// Streams of one reader group.
 pub const GROUP_STREAMS_MAX: usize = 4096;
 /// A reader group's name, in characters: its stream's name is longer.

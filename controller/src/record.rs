@@ -5,11 +5,13 @@
 
 mod group;
 mod table;
+mod txn;
 mod upgrade;
 mod writer;
 
 pub use group::{GroupCommand, GroupConfigRecord, GroupRecord};
 pub use table::{TableCommand, TableConfigRecord, TableRecord, TableWorkflow};
+pub use txn::{EndedTxn, TxnCommand, TxnKey, TxnPhase, TxnRecord, TxnsRecord};
 pub use writer::{MarkRecord, WriterCommand};
 
 use serde::{Deserialize, Serialize};
@@ -199,6 +201,35 @@ pub enum Workflow {
     Seal,
     /// Everything is being removed; nobody sees the stream any more.
     Delete,
+    /// The segments of decided transactions are being sealed: late writes are refused from then on. From version 2
+    /// on, like all that follows.
+    TxnSeal {
+        /// The transactions, by the lower half of their ids, in the order of their commits.
+        batch: Vec<i64>,
+    },
+    /// The segments of two epochs are being made; nobody sees them.
+    RollCreate {
+        /// As before.
+        batch: Vec<i64>,
+        /// The epoch whose segments the first one repeats.
+        reference: i32,
+        /// The segments to merge into.
+        merged: Vec<SegmentRecord>,
+        /// Those that follow them, with the ranges of the active ones.
+        next: Vec<SegmentRecord>,
+    },
+    /// The segments of the transactions are being merged.
+    TxnMerge {
+        /// As before.
+        batch: Vec<i64>,
+        /// Into the epoch behind the active one; otherwise into the active one.
+        rolled: bool,
+    },
+    /// The epoch that was merged into is being sealed, and then the active one.
+    RollSeal {
+        /// As before; empty if not all of them could be merged.
+        batch: Vec<i64>,
+    },
 }
 
 /// Everything about one stream.
@@ -265,6 +296,8 @@ pub struct StateRecord {
     pub tables: BTreeMap<Name, TableRecord>,
     /// Deleted key-value tables.
     pub retired_tables: BTreeMap<Name, RetiredRecord>,
+    /// Transactions by stream, also of streams that are gone.
+    pub txns: BTreeMap<Name, TxnsRecord>,
 }
 
 /// What changes the state. Checked when it is applied.
@@ -353,6 +386,8 @@ pub enum Command {
     Group(GroupCommand),
     /// Changes a key-value table.
     Table(TableCommand),
+    /// Changes a transaction.
+    Txn(TxnCommand),
 }
 
 /// A workflow's step without its data.
@@ -370,6 +405,18 @@ pub enum Step {
     Seal,
     /// [`Workflow::Delete`].
     Delete,
+    /// [`Workflow::TxnSeal`].
+    TxnSeal,
+    /// [`Workflow::RollCreate`].
+    RollCreate,
+    /// [`Workflow::TxnMerge`].
+    TxnMerge,
+    /// [`Workflow::RollSeal`].
+    RollSeal,
+    /// No step of a workflow: the segments of one transaction are being made.
+    TxnCreate,
+    /// No step of a workflow: the segments of one transaction are being removed.
+    TxnDelete,
 }
 
 impl Workflow {
@@ -382,6 +429,10 @@ impl Workflow {
             Self::Truncate { .. } => Step::Truncate,
             Self::Seal => Step::Seal,
             Self::Delete => Step::Delete,
+            Self::TxnSeal { .. } => Step::TxnSeal,
+            Self::RollCreate { .. } => Step::RollCreate,
+            Self::TxnMerge { .. } => Step::TxnMerge,
+            Self::RollSeal { .. } => Step::RollSeal,
         }
     }
 }

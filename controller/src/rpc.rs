@@ -3,8 +3,6 @@
 //! Real clients carry no request ids of their own, so every request is idempotent by meaning: sent again it finds its
 //! work done, or under way and waits for it. Arguments that can never be right are refused before anything is looked
 //! up, with `INVALID_ARGUMENT`, which no client repeats. A request that meets another's workflow waits and goes on.
-//!
-//! Not here: transactions, which answer `UNIMPLEMENTED`.
 
 mod convert;
 mod group;
@@ -14,10 +12,11 @@ mod stream;
 mod table;
 #[cfg(test)]
 pub(crate) mod tests;
+mod txn;
 mod writer;
 
 use crate::controller::{Controller, Ended};
-use crate::record::{Command, GroupCommand, Name, TableCommand};
+use crate::record::{Command, GroupCommand, Name, TableCommand, TxnCommand};
 use crate::state::{Outcome, Refusal, State, is_group_free};
 use thalweg_actor::probe;
 use thalweg_wire::controller::{Code, Request, Response, RpcError, StreamName};
@@ -84,7 +83,24 @@ impl Controller {
                 let held = self.inner.segments.held();
                 Ok(Response::AppendsHeld(held.map(|reason| reason.to_string())))
             }
-            _ => Err(RpcError::new(Code::Unimplemented, "not supported by this version")),
+            other => Err(RpcError::new(Code::Internal, format!("{other:?} has no answer"))),
+        }
+    }
+
+    async fn answer_about_txns(&self, request: Request) -> Result<Response, RpcError> {
+        match request {
+            Request::CreateTransaction { stream, lease_ms } => {
+                self.create_txn(stream, lease_ms).await
+            }
+            Request::PingTransaction { stream, txn, lease_ms } => {
+                self.ping_txn(stream, txn, lease_ms).await
+            }
+            // The writer's name and time would be a mark, which nobody reads yet.
+            Request::CommitTransaction { stream, txn, .. } => self.commit_txn(stream, txn).await,
+            Request::AbortTransaction { stream, txn } => self.abort_txn(stream, txn).await,
+            Request::CheckTransactionState { stream, txn } => self.txn_state(stream, txn),
+            Request::ListCompletedTransactions(stream) => self.completed_txns(stream),
+            other => self.answer_about_segments(other),
         }
     }
 
@@ -109,7 +125,7 @@ impl Controller {
             Request::GetKeyValueTableConfig(name) => self.table_config(name),
             Request::ListKeyValueTables { scope, token } => self.list_tables(&scope, &token),
             Request::DeleteKeyValueTable(name) => self.delete_table(name).await,
-            other => self.answer_about_segments(other),
+            other => self.answer_about_txns(other).await,
         }
     }
 
@@ -138,8 +154,9 @@ fn is_free(state: &State, command: &Command) -> bool {
         Command::UpdateStream { name, .. }
         | Command::Scale { name, .. }
         | Command::Truncate { name, .. }
-        | Command::Seal { name }
-        | Command::Delete { name, .. } => idle(name),
+        | Command::Seal { name } => idle(name),
+        Command::Delete { name, .. } => idle(name) && !state.is_committing(name),
+        Command::Txn(TxnCommand::Begin { name, .. }) => state.takes_txns(name),
         Command::Group(GroupCommand::Create { name, .. } | GroupCommand::Delete { name, .. }) => {
             is_group_free(state, name)
         }

@@ -63,6 +63,12 @@ pub enum SegmentError {
         /// Its length in bytes.
         length: i64,
     },
+    /// The segment takes no more.
+    #[error("segment {name} is sealed")]
+    Sealed {
+        /// Which.
+        name: SegmentName,
+    },
     /// Nothing is known of the outcome: ask again.
     #[error("segment {name} is out of reach: {reason}")]
     Unavailable {
@@ -106,14 +112,14 @@ pub trait Segments: Send + Sync {
         name: &'a SegmentName,
     ) -> BoxFuture<'a, Result<(), SegmentError>>;
 
-    /// Appends a sealed segment of the same container to `target`, in one step, and removes it. Answers the offset in
-    /// the target where its bytes begin, also if it was merged before.
+    /// Appends a sealed segment of the same container to `target`, in one step, and removes it. `Ok` too if it was
+    /// merged into `target` before. [`SegmentError::NotFound`] says which of the two does not exist.
     fn merge<'a>(
         &'a self,
         fence: Fence,
         target: &'a SegmentName,
         source: &'a SegmentName,
-    ) -> BoxFuture<'a, Result<i64, SegmentError>>;
+    ) -> BoxFuture<'a, Result<(), SegmentError>>;
 
     /// What the store knows of a segment.
     fn info<'a>(

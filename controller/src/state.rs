@@ -6,21 +6,25 @@
 //! Invariants, asserted by [`State::check`]:
 //! 1. The segments of every epoch of every stream cover the key space once, with bounds that are equal bit by bit (K1).
 //! 2. A segment's number is below its stream's `next_number`, and a deleted stream's numbers never come back (K4).
-//! 3. An epoch behind the active one exists only while the old segments are being sealed (K6).
+//! 3. An epoch behind the active one exists only while the old segments are being sealed, two only while a
+//!    transaction rolls (K6).
 //! 4. A truncation cut covers the key space once.
 //! 5. Every stream, table and reader group has a scope, and a stream or table and its remains never exist at once.
 //! 6. Ids are below `next_id`.
 //! 7. A reader group holds positions only in streams that it subscribes to.
+//! 8. A transaction that is decided has its stream, and a transaction is under way or has ended, never both.
 //!
 //! Deliberately not here: what a client's request means (`rpc`), and the work on segments (`driver`).
 
 mod change;
+mod commit;
 mod group;
 mod query;
 mod scale;
 mod table;
 #[cfg(test)]
 mod tests;
+mod txn;
 mod writer;
 
 pub(crate) use group::is_group_free;
@@ -29,7 +33,8 @@ pub use query::Span;
 pub use table::table_segments_name;
 
 use crate::record::{
-    Command, Cut, Name, ScopeRecord, SegmentRecord, Stamp, StateRecord, StreamRecord, Workflow,
+    Command, Cut, Name, ScopeRecord, SegmentRecord, Stamp, StateRecord, StreamRecord, TxnKey,
+    TxnRecord, Workflow,
 };
 use std::collections::BTreeMap;
 use thalweg_log::register::RegisterReply;
@@ -47,6 +52,8 @@ pub enum Outcome {
     Done,
     /// A workflow was begun.
     Started(Started),
+    /// A transaction was begun.
+    Begun(TxnKey),
     /// The register's answer.
     Register(RegisterReply),
 }
@@ -158,6 +165,18 @@ pub enum Refusal {
     /// The key-value table does not exist.
     #[error("the key-value table does not exist")]
     TableNotFound,
+    /// There is no such transaction.
+    #[error("the transaction does not exist")]
+    TxnNotFound,
+    /// The transaction is decided.
+    #[error("the transaction is decided, committed: {committed}")]
+    TxnDecided {
+        /// How: otherwise it is aborted.
+        committed: bool,
+    },
+    /// The transaction has lived as long as one may.
+    #[error("the transaction is too old")]
+    TxnTooOld,
 }
 
 /// The state machine.
@@ -213,6 +232,7 @@ impl State {
             Command::Writer(command) => self.writer(command),
             Command::Group(command) => self.group(command, stamp),
             Command::Table(command) => self.table(command),
+            Command::Txn(command) => self.txn(command),
         }
     }
 
@@ -224,10 +244,24 @@ impl State {
         for name in self.record.tables.keys() {
             self.check_table(name);
         }
+        for name in self.record.txns.keys() {
+            self.check_txns(name);
+        }
         for (name, group) in &self.record.groups {
             assert!(self.record.scopes.contains_key(&name.scope), "{name:?} has no scope");
             let held = group.consumed.keys().all(|stream| group.subscribes(stream));
             assert!(held, "{name:?} holds what it has no part in");
+        }
+    }
+
+    fn check_txns(&self, name: &Name) {
+        let Some(txns) = self.record.txns.get(name) else { return };
+        let stream = self.record.streams.get(name).map(|stream| stream.id);
+        for (low, txn) in &txns.live {
+            assert!((1..i64::MAX).contains(low) && low.unsigned_abs() < self.record.next_id);
+            let decided = txn.order().is_some();
+            assert!(!decided || stream == Some(txn.stream), "{name:?} {low} has no stream");
+            assert!(txns.ended.iter().all(|ended| ended.key.low != *low), "{name:?} {low}");
         }
     }
 
@@ -243,6 +277,7 @@ impl State {
     pub fn check_after(&self, command: &Command) {
         if let Command::CreateStream { name, .. } | Command::Advance { name, .. } = command {
             self.check_stream(name);
+            self.check_txns(name);
         }
     }
 
@@ -259,8 +294,12 @@ impl State {
 impl StreamRecord {
     fn check(&self, name: &Name) {
         let epochs = self.epochs.len();
-        let sealing = matches!(self.kind(), Some(Workflow::ScaleSeal { .. }));
-        assert_eq!(self.active as usize + 1 + usize::from(sealing), epochs, "{name:?}");
+        let behind = match self.kind() {
+            Some(Workflow::ScaleSeal { .. }) => 1,
+            Some(Workflow::TxnMerge { rolled: true, .. } | Workflow::RollSeal { .. }) => 2,
+            _ => 0,
+        };
+        assert_eq!(self.active as usize + 1 + behind, epochs, "{name:?}");
         for epoch in &self.epochs {
             assert!(covers_key_space(&epoch.segments), "{name:?}: {epoch:?}");
             assert!(epoch.segments.iter().all(|s| s.id.number() < self.next_number));

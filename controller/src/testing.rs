@@ -18,6 +18,8 @@ struct Inside {
     segments: BTreeMap<SegmentName, SegmentInfo>,
     deleted: BTreeSet<SegmentName>,
     failures: u32,
+    spared: u32,
+    losses: u32,
     held: Option<Arc<str>>,
     commands: Vec<String>,
 }
@@ -29,12 +31,32 @@ impl MemorySegments {
 
     /// The next `count` commands fail with an unknown outcome, without effect.
     pub fn fail_next(&self, count: u32) {
-        self.lock().failures = count;
+        let mut inside = self.lock();
+        (inside.spared, inside.losses, inside.failures) = (0, 0, count);
     }
 
     /// Appends wait for `reason` from now on, or no more.
     pub fn hold(&self, reason: Option<&str>) {
         self.lock().held = reason.map(Arc::from);
+    }
+
+    /// The next `spared` commands are done, the answers of the `losses` behind them are lost although they take
+    /// effect, and from then on nothing is done any more until [`MemorySegments::fail_next`].
+    pub fn cut_off(&self, spared: u32, losses: u32) {
+        let mut inside = self.lock();
+        (inside.spared, inside.losses, inside.failures) = (spared, losses, u32::MAX);
+    }
+
+    /// Seals a segment, as a client would, behind the controller's back.
+    pub fn seal_by_client(&self, name: &SegmentName) {
+        if let Some(segment) = self.lock().segments.get_mut(name) {
+            segment.sealed = true;
+        }
+    }
+
+    /// The length of a segment in bytes, if it exists.
+    pub fn length(&self, name: &SegmentName) -> Option<i64> {
+        self.lock().segments.get(name).map(|segment| segment.length)
     }
 
     /// Appends `bytes` bytes to a segment, as a client would.
@@ -62,10 +84,17 @@ impl MemorySegments {
     ) -> BoxFuture<'static, Result<T, SegmentError>> {
         let mut inside = self.lock();
         inside.commands.push(format!("{verb} {name}"));
-        if inside.failures > 0 {
+        let unavailable =
+            |reason: &str| SegmentError::Unavailable { name: name.clone(), reason: reason.into() };
+        if inside.spared > 0 {
+            inside.spared -= 1;
+        } else if inside.losses > 0 {
+            inside.losses -= 1;
+            let _ = effect(&mut inside);
+            return Box::pin(ready(Err(unavailable("its answer was lost"))));
+        } else if inside.failures > 0 {
             inside.failures -= 1;
-            let error = SegmentError::Unavailable { name: name.clone(), reason: "planned".into() };
-            return Box::pin(ready(Err(error)));
+            return Box::pin(ready(Err(unavailable("planned"))));
         }
         Box::pin(ready(effect(&mut inside)))
     }
@@ -139,15 +168,17 @@ impl Segments for MemorySegments {
         _fence: Fence,
         target: &'a SegmentName,
         source: &'a SegmentName,
-    ) -> BoxFuture<'a, Result<i64, SegmentError>> {
+    ) -> BoxFuture<'a, Result<(), SegmentError>> {
         self.run("merge", source, |inside| {
             let bytes = inside.find(source)?.length;
             let into = inside.find(target)?;
-            let at = into.length;
+            if into.sealed {
+                return Err(SegmentError::Sealed { name: target.clone() });
+            }
             into.length += bytes;
             inside.segments.remove(source);
             inside.deleted.insert(source.clone());
-            Ok(at)
+            Ok(())
         })
     }
 

@@ -212,9 +212,8 @@ impl Segments for LocalSegments {
         _fence: Fence,
         target: &'a SegmentName,
         source: &'a SegmentName,
-    ) -> BoxFuture<'a, Result<i64, SegmentError>> {
+    ) -> BoxFuture<'a, Result<(), SegmentError>> {
         Box::pin(async move {
-            let length = self.look(source).await?.length;
             let asked = MergeSegments {
                 request_id: REQUEST_ID,
                 target: target.clone(),
@@ -223,9 +222,13 @@ impl Segments for LocalSegments {
                 updates: Vec::new(),
             };
             match self.ask(target, asked).await? {
-                Command::SegmentsMerged(merged) => Ok(merged.new_target_write_offset - length),
-                Command::NoSuchSegment(found) if found.segment == *target => Err(not_found(target)),
-                Command::NoSuchSegment(_) => Err(not_found(source)),
+                Command::SegmentsMerged(_) => Ok(()),
+                Command::SegmentIsSealed(_) => Err(SegmentError::Sealed { name: target.clone() }),
+                // The answer names the source whichever of the two is missing.
+                Command::NoSuchSegment(_) => {
+                    self.look(target).await?;
+                    Err(not_found(source))
+                }
                 other => Err(unexpected(target, &other)),
             }
         })

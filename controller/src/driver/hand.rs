@@ -26,12 +26,28 @@ pub(crate) struct Order {
 }
 
 /// What is asked of a segment.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Deed {
     Create(SegmentKind),
     Seal,
     Truncate(i64),
     Delete,
+    /// Into the segment of that name.
+    Merge(SegmentName),
+}
+
+/// What a step came to.
+#[derive(Default)]
+pub(super) struct Sent {
+    /// The final lengths of the segments that were sealed, where they are to be recorded.
+    pub(super) lengths: BTreeMap<SegmentId, i64>,
+    /// A segment to merge into takes nothing any more: what came behind that merge was not sent.
+    pub(super) blocked: bool,
+}
+
+enum Answer {
+    Done(Option<i64>),
+    Blocked,
 }
 
 /// Sends one step's segment commands.
@@ -41,33 +57,36 @@ pub(super) struct Hand<'a> {
 }
 
 impl Hand<'_> {
-    /// Sends all orders of the job, some at a time. Answers the final length of each segment that was sealed.
-    pub(super) async fn send_all(&self) -> Result<BTreeMap<SegmentId, i64>, Ended> {
-        let mut lengths = BTreeMap::new();
-        for chunk in self.job.orders.chunks(SEGMENT_COMMANDS_MAX) {
+    /// Sends all orders of the job, stage by stage, those of one stage some at a time.
+    pub(super) async fn send_all(&self) -> Result<Sent, Ended> {
+        let mut sent = Sent::default();
+        let chunks = self.job.stages.iter().flat_map(|stage| stage.chunks(SEGMENT_COMMANDS_MAX));
+        for chunk in chunks {
             let one = |order| -> BoxFuture<'_, _> { Box::pin(self.send(order)) };
             let answers = join_all(chunk.iter().map(one).collect()).await;
             for (order, answer) in chunk.iter().zip(answers) {
-                lengths.extend(order.id.zip(answer?));
+                match answer? {
+                    Answer::Done(length) => sent.lengths.extend(order.id.zip(length)),
+                    Answer::Blocked => sent.blocked = true,
+                }
+            }
+            if sent.blocked {
+                break;
             }
         }
-        Ok(lengths)
+        Ok(sent)
     }
 
     /// Sends one order until its outcome is known.
-    async fn send(&self, order: &Order) -> Result<Option<i64>, Ended> {
+    async fn send(&self, order: &Order) -> Result<Answer, Ended> {
         let mut pause = FIRST_PAUSE;
         loop {
             let error = match self.attempt(order).await {
-                Ok(length) => return Ok(length),
+                Ok(length) => return Ok(Answer::Done(length)),
                 Err(error) => error,
             };
-            let creates = matches!(order.deed, Deed::Create(_));
-            if matches!(error, SegmentError::NotFound { .. }) && !creates {
-                // Somebody removed it at the store: there is nothing left to seal or to cut.
-                probe!("controller: segment is gone");
-                tracing::warn!(%error, ?order, "segment is missing");
-                return Ok(None);
+            if let Some(answer) = settled(order, &error) {
+                return Ok(answer);
             }
             probe!("controller: segment command is sent again");
             tracing::warn!(%error, ?order, "segment command failed, trying again");
@@ -81,6 +100,7 @@ impl Hand<'_> {
         let segment = &order.name;
         match order.deed {
             Deed::Create(kind) => segments.create(fence, segment, kind).await.map(|()| None),
+            Deed::Merge(ref into) => segments.merge(fence, into, segment).await.map(|()| None),
             Deed::Seal => segments.seal(fence, segment).await.map(Some),
             Deed::Delete => segments.delete(fence, segment).await.map(|()| None),
             Deed::Truncate(offset) => {
@@ -93,5 +113,28 @@ impl Hand<'_> {
                 done.map(|()| None)
             }
         }
+    }
+}
+
+/// What a failed command has come to, if sending it again can change nothing.
+fn settled(order: &Order, error: &SegmentError) -> Option<Answer> {
+    match (error, &order.deed) {
+        (SegmentError::NotFound { .. }, Deed::Create(_)) => None,
+        (SegmentError::NotFound { name }, Deed::Merge(into)) if name != into => {
+            // All sources were sealed before the first merge was sent, so this one was merged.
+            probe!("controller: a transaction's segment was merged before");
+            Some(Answer::Done(None))
+        }
+        (SegmentError::NotFound { .. } | SegmentError::Sealed { .. }, Deed::Merge(_)) => {
+            tracing::warn!(%error, ?order, "a segment to merge into takes nothing");
+            Some(Answer::Blocked)
+        }
+        (SegmentError::NotFound { .. }, _) => {
+            // Somebody removed it at the store: there is nothing left to seal or to cut.
+            probe!("controller: segment is gone");
+            tracing::warn!(%error, ?order, "segment is missing");
+            Some(Answer::Done(None))
+        }
+        _ => None,
     }
 }

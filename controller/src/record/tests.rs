@@ -80,8 +80,63 @@ fn new_commands() -> Vec<Command> {
     ]
 }
 
+fn txn_commands() -> Vec<Command> {
+    let (name, key) = (|| Name::new("s", "a"), TxnKey { high: 1 << 32, low: 30 });
+    let commands = [
+        TxnCommand::Begin { name: name(), lease_ms: 31 },
+        TxnCommand::Opened { name: name(), low: 30 },
+        TxnCommand::Ping { name: name(), key, lease_ms: 32 },
+        TxnCommand::Commit { name: name(), key },
+        TxnCommand::Abort { name: name(), key },
+        TxnCommand::Expire { name: name(), low: 30 },
+        TxnCommand::Aborted { name: name(), low: 30 },
+        TxnCommand::BeginCommit { name: name() },
+        TxnCommand::Reroute { name: name(), workflow: 33 },
+    ];
+    let advance = |step| {
+        let lengths = BTreeMap::new();
+        Command::Advance { name: name(), workflow: 34, step, lengths }
+    };
+    let steps = [Step::TxnSeal, Step::RollCreate, Step::TxnMerge, Step::RollSeal];
+    commands.map(Command::Txn).into_iter().chain(steps.map(advance)).collect()
+}
+
+fn txn_workflows() -> Vec<Workflow> {
+    let batch = || vec![30, 31];
+    let segments =
+        |epoch| vec![SegmentRecord { id: SegmentId::new(epoch, 2), low: 0.5, high: 1.0 }];
+    let (merged, next) = (segments(2), segments(3));
+    vec![
+        Workflow::TxnSeal { batch: batch() },
+        Workflow::RollCreate { batch: batch(), reference: 1, merged, next },
+        Workflow::TxnMerge { batch: batch(), rolled: true },
+        Workflow::RollSeal { batch: batch() },
+    ]
+}
+
+fn txns() -> TxnsRecord {
+    let mut txns = TxnsRecord { seals: true, ..TxnsRecord::default() };
+    let phases = [
+        TxnPhase::Creating,
+        TxnPhase::Open { deadline_ms: 35 },
+        TxnPhase::Committing { order: 36 },
+        TxnPhase::Aborting,
+    ];
+    for (low, phase) in (40..).zip(phases) {
+        let parents = vec![SegmentRecord { id: SegmentId::new(1, 2), low: 0.0, high: 1.0 }];
+        let (stream, high) = (2, 1 << 32);
+        let txn = TxnRecord { stream, high, parents, phase, lease_ms: 37, begun_ms: 38 };
+        txns.live.insert(low, txn);
+    }
+    for (low, committed) in [(50, true), (51, false)] {
+        let key = TxnKey { high: 1 << 32, low };
+        txns.ended.push_back(EndedTxn { key, committed, ended_ms: 39 });
+    }
+    txns
+}
+
 fn all_commands() -> Vec<Command> {
-    commands().into_iter().chain(new_commands()).collect()
+    commands().into_iter().chain(new_commands()).chain(txn_commands()).collect()
 }
 
 fn workflows() -> Vec<Option<Workflow>> {
@@ -139,7 +194,13 @@ fn new_state() -> StateRecord {
     let segments = vec![SegmentRecord { id: SegmentId::new(0, 1), low: 0.0, high: 1.0 }];
     let table = TableRecord { id: 23, config: table_config(), segments, next_number: 24, workflow };
     state.tables.insert(name.clone(), table);
-    state.retired_tables.insert(name, RetiredRecord { next_number: 25 });
+    state.retired_tables.insert(name.clone(), RetiredRecord { next_number: 25 });
+    for (number, kind) in txn_workflows().into_iter().enumerate() {
+        let mut stream = state.streams[&Name::new("s", "w0")].clone();
+        stream.workflow = Some(WorkflowRecord { id: 26, kind });
+        state.streams.insert(Name::new("s", format!("x{number}")), stream);
+    }
+    state.txns.insert(name, txns());
     state
 }
 

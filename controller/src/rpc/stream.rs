@@ -3,7 +3,7 @@
 use super::convert::{config_message, config_record, range_messages};
 use super::{invalid, not_found, scope_name, stream_name, unexpected};
 use crate::controller::Controller;
-use crate::record::{Command, Name, StreamRecord};
+use crate::record::{Command, Name, StreamRecord, StreamStatus, Workflow};
 use crate::state::{Outcome, Refusal, Started, State, companion};
 use std::collections::BTreeSet;
 use thalweg_types::id::SegmentId;
@@ -64,7 +64,11 @@ impl Controller {
 
     pub(super) async fn seal_stream(&self, name: StreamName) -> Result<Response, RpcError> {
         let name = stream_name(name)?;
-        self.change(&name, Command::Seal { name: name.clone() }).await
+        let sealed = self.change(&name, Command::Seal { name: name.clone() }).await?;
+        if sealed == Response::UpdateStream(UpdateStreamStatus::Success) {
+            self.inner.wait_for(|state| has_ended(state, &name).then_some(())).await?;
+        }
+        Ok(sealed)
     }
 
     /// Proposes a change, and answers when its workflow is over.
@@ -143,7 +147,7 @@ impl Controller {
         let refused =
             |status| Ok(Response::Scale(ScaleAnswer { status, epoch: 0, segments: Vec::new() }));
         let command = Command::Scale { name: name.clone(), sealed, ranges };
-        let started = match self.inner.propose(command).await? {
+        let started = match self.propose_scale(&name, command).await? {
             Ok(Outcome::Started(started)) => started,
             Err(Refusal::NotCurrent { .. } | Refusal::TooFew { .. }) => {
                 return refused(ScaleStatus::PreconditionFailed);
@@ -163,17 +167,49 @@ impl Controller {
         Ok(Response::Scale(ScaleAnswer { status, epoch: started.epoch, segments }))
     }
 
+    /// Another scale is in the way, anything else is waited for.
+    async fn propose_scale(
+        &self,
+        name: &Name,
+        command: Command,
+    ) -> Result<Result<Outcome, Refusal>, RpcError> {
+        let scales = |stream: &StreamRecord| {
+            let kind = stream.kind();
+            matches!(kind, Some(Workflow::ScaleCreate { .. } | Workflow::ScaleSeal { .. }))
+        };
+        let waits = |state: &State| {
+            let found = state.stream(name).filter(|stream| !scales(stream));
+            found.is_some_and(|stream| stream.workflow.is_some())
+        };
+        loop {
+            self.inner.wait_for(|state| (!waits(state)).then_some(())).await?;
+            let outcome = self.inner.propose(command.clone()).await?;
+            if outcome != Err(Refusal::Busy) || !self.read(waits) {
+                return Ok(outcome);
+            }
+        }
+    }
+
     pub(super) fn check_scale(&self, name: StreamName, epoch: i32) -> Result<Response, RpcError> {
         let name = stream_name(name)?;
         if epoch < 0 {
             return Err(invalid(format!("epoch {epoch} is negative")));
         }
-        let active = self.read(|state| state.stream(&name).map(StreamRecord::active_epoch));
-        let state = match active {
-            Some(active) if epoch == active => ScaleState::InProgress,
-            Some(active) if epoch < active => ScaleState::Success,
+        let active = |stream: &StreamRecord| (stream.active_epoch(), stream.active_reference());
+        let state = match self.read(|state| state.stream(&name).map(active)) {
+            Some((active, reference)) if epoch == active || epoch == reference => {
+                ScaleState::InProgress
+            }
+            Some((active, _)) if epoch < active => ScaleState::Success,
             _ => ScaleState::InvalidInput,
         };
         Ok(Response::CheckScale(state))
     }
+}
+
+/// True if the stream takes nothing any more and all its transactions have ended, or if it is gone.
+fn has_ended(state: &State, name: &Name) -> bool {
+    let Some(stream) = state.any_stream(name) else { return true };
+    let under_way = state.txns(name).is_some_and(|txns| !txns.live.is_empty());
+    stream.status == StreamStatus::Sealed && !under_way
 }

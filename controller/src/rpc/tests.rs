@@ -1,4 +1,5 @@
 mod groups;
+mod txns;
 
 use super::*;
 use crate::controller::Config;

@@ -188,9 +188,16 @@ impl State {
         Ok(self.begin(name, Workflow::Truncate { gone: gone.into_iter().collect() }))
     }
 
+    /// What is open is aborted; what is decided is merged first.
     pub(super) fn seal(&mut self, name: &Name) -> Result<Outcome, Refusal> {
         if self.idle_stream(name)?.status == StreamStatus::Sealed {
             return Ok(Outcome::Done);
+        }
+        self.abort_all(name);
+        if let Some(txns) = self.record.txns.get_mut(name).filter(|txns| txns.is_committing()) {
+            probe!("controller: a seal waits for commits");
+            txns.seals = true;
+            return self.begin_commit(name);
         }
         Ok(self.begin(name, Workflow::Seal))
     }
@@ -206,11 +213,15 @@ impl State {
         if !force && stream.status != StreamStatus::Sealed {
             return Err(Refusal::StreamNotSealed);
         }
+        if self.is_committing(name) {
+            return Err(Refusal::Busy);
+        }
+        self.abort_all(name);
         Ok(self.begin(name, Workflow::Delete))
     }
 
     /// Records a workflow on a stream that is known to be idle.
-    fn begin(&mut self, name: &Name, kind: Workflow) -> Outcome {
+    pub(super) fn begin(&mut self, name: &Name, kind: Workflow) -> Outcome {
         let id = self.take_id();
         let stream = self.record.streams.get_mut(name).expect("the caller found it");
         stream.workflow = Some(WorkflowRecord { id, kind });
@@ -241,6 +252,10 @@ impl State {
             Workflow::ScaleSeal { .. } => stream.active += 1,
             Workflow::Seal => stream.status = StreamStatus::Sealed,
             Workflow::Delete => self.remove_stream(name),
+            kind @ (Workflow::TxnSeal { .. }
+            | Workflow::RollCreate { .. }
+            | Workflow::TxnMerge { .. }
+            | Workflow::RollSeal { .. }) => self.advance_commit(name, workflow, kind, stamp),
         }
         Ok(Outcome::Done)
     }
@@ -250,6 +265,7 @@ impl State {
         let retired = self.record.retired.entry(name.clone()).or_default();
         retired.next_number = gone.next_number;
         self.forget_stream(name);
+        self.forget_old_txns();
     }
 }
 

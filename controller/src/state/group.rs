@@ -162,5 +162,7 @@ impl State {
 pub(crate) fn is_group_free(state: &State, group: &Name) -> bool {
     let stream = group_stream(group);
     let idle = |name: &Name| state.any_stream(name).is_none_or(|stream| stream.workflow.is_none());
-    idle(&stream) && companion(&stream).is_none_or(|name| idle(&name))
+    !state.is_committing(&stream)
+        && idle(&stream)
+        && companion(&stream).is_none_or(|name| idle(&name))
 }

@@ -75,6 +75,11 @@ impl StreamRecord {
         i32::try_from(self.active).expect("epochs are limited")
     }
 
+    /// The epoch whose ranges the active one repeats: its own number but after a rolling transaction.
+    pub fn active_reference(&self) -> i32 {
+        self.epochs[self.active as usize].reference
+    }
+
     /// The segments of the active epoch, also of a stream that has ended.
     pub fn current(&self) -> &[SegmentRecord] {
         &self.epochs[self.active as usize].segments

@@ -1,3 +1,5 @@
+mod txns;
+
 use super::*;
 use crate::record::{ConfigRecord, ScalingKind, Step, WorkflowRecord};
 use proptest::prelude::*;
