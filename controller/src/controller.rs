@@ -153,7 +153,7 @@ impl Inner {
     }
 
     fn end(&self, ended: Ended) {
-        tracing::info!(%ended, "controller ends");
+        tracing::info!(reason = %ended.reason, "controller ends");
         self.progress.send_modify(|progress| {
             progress.ended.get_or_insert(ended);
         });
