@@ -64,9 +64,10 @@ impl Controller {
 
     pub(super) async fn seal_stream(&self, name: StreamName) -> Result<Response, RpcError> {
         let name = stream_name(name)?;
+        let id = self.read(|state| state.any_stream(&name).map(|stream| stream.id));
         let sealed = self.change(&name, Command::Seal { name: name.clone() }).await?;
         if sealed == Response::UpdateStream(UpdateStreamStatus::Success) {
-            self.inner.wait_for(|state| has_ended(state, &name).then_some(())).await?;
+            self.inner.wait_for(|state| has_ended(state, &name, id).then_some(())).await?;
         }
         Ok(sealed)
     }
@@ -207,9 +208,10 @@ impl Controller {
     }
 }
 
-/// True if the stream takes nothing any more and all its transactions have ended, or if it is gone.
-fn has_ended(state: &State, name: &Name) -> bool {
-    let Some(stream) = state.any_stream(name) else { return true };
+/// True if the stream of that id takes nothing any more and all its transactions have ended, or if it is gone.
+fn has_ended(state: &State, name: &Name, id: Option<u64>) -> bool {
+    let found = state.any_stream(name).filter(|stream| Some(stream.id) == id);
+    let Some(stream) = found else { return true };
     let under_way = state.txns(name).is_some_and(|txns| !txns.live.is_empty());
     stream.status == StreamStatus::Sealed && !under_way
 }
