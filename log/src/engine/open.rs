@@ -215,7 +215,11 @@ fn core_of(env: Env, config: Config, superblock: Copies, names: &Names, folder: 
     }
 }
 
-/// Collects the files that are not in use: spares, and those that have been freed or never put to use.
+/// Collects the files that are not in use: spares, and those that have been freed or never put to use. Returns the next
+/// file, if one was prepared.
+///
+/// A file that the superblock calls prepared keeps its number: the numbers of the log have no gaps. There are two if the
+/// last process was about to put one to use and had the next prepared already.
 async fn collect(core: &Core, names: &Names) -> io::Result<Option<LogFile>> {
     let disk = &*core.env.disk;
     let (head, prepared) = {
@@ -224,13 +228,13 @@ async fn collect(core: &Core, names: &Names) -> io::Result<Option<LogFile>> {
     };
     let newest = names.in_use.last().copied().unwrap_or(0);
     let mut spares = Vec::new();
-    let mut next = None;
     for number in &names.spares {
         spares.push(Spare::open(disk, *number).await?);
     }
     let freed = names.in_use.iter().filter(|number| **number < head);
     let freed = freed.map(|number| in_use_name(*number));
-    let unused = names.prepared.iter().filter(|number| **number != newest + 1);
+    let keeps = |number: u64| number == newest + 1 || (newest + 1..=prepared).contains(&number);
+    let unused = names.prepared.iter().filter(|number| !keeps(**number));
     let unused = unused.map(|number| prepared_name(*number));
     for name in freed.chain(unused) {
         let number = {
@@ -240,11 +244,20 @@ async fn collect(core: &Core, names: &Names) -> io::Result<Option<LogFile>> {
         };
         spares.push(retire(disk, &name, number).await?);
     }
-    if prepared == newest + 1 && names.prepared.contains(&prepared) {
-        next = open_file_named(core, prepared).await?;
+    let mut kept = Vec::new();
+    for number in newest + 1..=prepared {
+        kept.extend(open_file_named(core, number).await?);
     }
-    core.lock().pool.spares = spares;
-    Ok(next)
+    let mut kept = kept.into_iter();
+    let first = kept.next();
+    let mut state = core.lock();
+    state.pool.spares = spares;
+    if let Some(second) = kept.next() {
+        probe!("engine: two prepared files");
+        let class = state.pool.class();
+        state.pool.next = Some((Arc::new(second), class));
+    }
+    Ok(first)
 }
 
 /// The prepared file `number`, if its header is sound: a damaged one is only a waste of space.

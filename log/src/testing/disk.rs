@@ -88,6 +88,7 @@ struct World {
     steps: u64,
     halt_at: Option<u64>,
     fail_sync_at: Option<u64>,
+    hang_rename_to: Option<String>,
     syncs: u64,
     capacity: Option<u64>,
 }
@@ -134,6 +135,11 @@ impl MemoryDisk {
         world.fail_sync_at = Some(world.syncs + sync);
     }
 
+    /// Lets the renaming of a file to `name` hang for ever, and nothing else.
+    pub fn hang_rename_to(&self, name: &str) {
+        self.lock().hang_rename_to = Some(name.to_owned());
+    }
+
     /// Bounds the sum of all files' lengths, or does not.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.lock().capacity = bytes;
@@ -152,6 +158,7 @@ impl MemoryDisk {
         world.names = world.durable_names.clone();
         world.contents.values_mut().for_each(|content| content.lose(&mut coin));
         (world.steps, world.halt_at, world.fail_sync_at) = (0, None, None);
+        world.hang_rename_to = None;
         Self { world: Arc::new(Mutex::new(world)) }
     }
 
@@ -160,6 +167,7 @@ impl MemoryDisk {
     pub fn process_end(&self) -> Self {
         let mut world = self.lock().clone();
         (world.steps, world.halt_at, world.fail_sync_at) = (0, None, None);
+        world.hang_rename_to = None;
         Self { world: Arc::new(Mutex::new(world)) }
     }
 
@@ -235,6 +243,10 @@ impl Disk for MemoryDisk {
     fn rename<'a>(&'a self, from: &'a str, to: &'a str) -> BoxFuture<'a, io::Result<()>> {
         Box::pin(async move {
             self.step().await;
+            let hangs = self.lock().hang_rename_to.as_deref() == Some(to);
+            if hangs {
+                std::future::pending::<()>().await;
+            }
             let mut world = self.lock();
             let id = world.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
             world.names.insert(to.to_owned(), id);

@@ -176,3 +176,30 @@ fn what_a_failed_sync_has_dropped_is_not_relied_on_by_the_next_process() {
         }
     }
 }
+
+#[test]
+fn a_file_that_is_about_to_be_used_and_the_next_one_both_keep_their_numbers() {
+    let (disk, executor) = (MemoryDisk::new(), Executor::new(7));
+    disk.hang_rename_to("seg-3.log");
+    executor.run(async {
+        let env = executor.env(&disk);
+        let engine = Engine::open(env.clone(), small()).await.unwrap();
+        engine.stage(opening(BUSY)).unwrap();
+        for at in 0..60 {
+            engine.stage(entry(BUSY, at, LEN)).unwrap();
+        }
+        // The writer hangs in the renaming; then something calls for the keeper.
+        for _ in 0..2 {
+            env.clock.sleep_until(env.clock.now().after(Duration::from_millis(50))).await;
+            engine.core.chores.notify_one();
+        }
+    });
+    let prepared = disk.names().iter().filter(|name| name.starts_with("next-")).count();
+    assert_eq!(prepared, 2, "{:?}", disk.names());
+    let mut disk = disk.process_end();
+    for start in 1..4 {
+        let executor = Executor::new(start);
+        executor.run(verify(executor.env(&disk), Acked::default(), &format!("start {start}")));
+        disk = disk.power_loss(start);
+    }
+}
