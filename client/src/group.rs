@@ -56,6 +56,8 @@ pub struct Group {
     held: BTreeMap<SegmentId, Held>,
     /// Segments to come, each with the predecessors that are not finished.
     waiting: BTreeMap<SegmentId, BTreeSet<SegmentId>>,
+    /// Segments behind which nothing is wanted, however they end.
+    lasts: BTreeSet<SegmentId>,
     readers: BTreeSet<ReaderId>,
     reader_next: u64,
     assignment_next: u64,
@@ -65,6 +67,11 @@ impl Group {
     /// A group that begins at `start`.
     pub fn new(start: StreamCut) -> Self {
         Self { free: start.0, ..Self::default() }
+    }
+
+    /// A group that begins at `start` and ends with the segments of `ends`.
+    pub fn bounded(start: StreamCut, ends: &StreamCut) -> Self {
+        Self { lasts: ends.0.keys().copied().collect(), ..Self::new(start) }
     }
 
     /// A reader joins.
@@ -131,6 +138,9 @@ impl Group {
         }
         let done = assignment.segment;
         self.held.remove(&done);
+        if self.lasts.contains(&done) {
+            return;
+        }
         for (segment, predecessors) in successors {
             if self.free.contains_key(&segment) || self.held.contains_key(&segment) {
                 continue;
@@ -212,6 +222,19 @@ mod tests {
         group.finish(&two, merged());
         assert_eq!(group.acquire(reader).map(|a| (a.segment, a.offset)), Some((SegmentId(3), 0)));
         group.check();
+    }
+
+    #[test]
+    fn behind_the_last_segments_of_a_bounded_group_comes_nothing() {
+        let ends = cut(&[(1, 50), (2, 0)]);
+        let mut group = Group::bounded(cut(&[(1, 0), (2, 0)]), &ends);
+        let reader = group.join();
+        let one = group.acquire(reader).unwrap();
+        let two = group.acquire(reader).unwrap();
+        group.finish(&two, []);
+        // Truncation has removed segment 1 before it was read to its end; meanwhile both were merged.
+        group.finish(&one, [(SegmentId(3), vec![SegmentId(1), SegmentId(2)])]);
+        assert!(group.is_finished(), "{group:?}");
     }
 
     #[test]

@@ -130,7 +130,8 @@ impl ReaderGroup {
             Start::Cut(cut) => resolve(&stores, &stream, cut).await?,
         };
         let ends = if bounded { tail(&stores, &stream).await? } else { StreamCut::default() };
-        let (group, news) = (Mutex::new(Group::new(cut)), Notify::new());
+        let group = Mutex::new(Group::bounded(cut, &ends));
+        let news = Notify::new();
         Ok(Self { shared: Arc::new(Shared { stores, stream, group, ends, news }) })
     }
 
@@ -348,6 +349,7 @@ impl Reader {
             return Ok(());
         }
         let Some((assignment, _)) = self.segments.remove(&segment) else { return Ok(()) };
+        tracing::debug!(stream = %self.shared.stream, %segment, ?successors, "segment read to its end");
         let follow = successors.into_iter().map(|s| (s.range.segment, s.predecessors));
         self.shared.group().finish(&assignment, follow);
         self.shared.news.notify_waiters();
