@@ -79,6 +79,14 @@ impl Writer {
                     }
                 }
                 Turn::Activate(log, class) => {
+                    // Because: a file left empty in the middle of the log looks like one that has lost its batches.
+                    if self.offset == FIRST_BATCH {
+                        probe!("engine: file left without a frame");
+                        self.mark().await;
+                        if self.core.lock().stopped.is_some() {
+                            return;
+                        }
+                    }
                     if let Err(error) = self.turn_to(log, class).await {
                         let folder = &self.core.folder;
                         return self.core.stop(format!("renaming in {folder} failed: {error}"));
