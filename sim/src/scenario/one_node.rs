@@ -7,10 +7,14 @@ mod audit;
 mod events;
 mod history;
 mod nemesis;
+mod raw;
+mod rawlog;
+mod scale;
 mod site;
 mod stage;
+mod wire;
 
-use super::Scenario;
+use super::{Bug, Scenario};
 use crate::report::Outcome;
 use crate::world::executor;
 use crate::world::host::Host;
@@ -30,8 +34,33 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     name: "one-node",
     about: "one node under its native clients, with power losses, failing disks and networks",
     run,
-    bugs: &[],
+    bugs: BUGS,
 };
+
+/// The planted bugs that this scenario must find, each with the rules of which one must find it.
+const BUGS: &[Bug] = &[
+    Bug { id: "PB-L1", breaks: &["I1"] },
+    Bug { id: "PB-D1", breaks: &["I1"] },
+    Bug { id: "PB-D2", breaks: &["I3"] },
+    Bug { id: "PB-D3", breaks: &["I3", "I4"] },
+    Bug { id: "PB-D4", breaks: &["I1"] },
+    Bug { id: "PB-D5", breaks: &["I1"] },
+    Bug { id: "PB-D6", breaks: &["I1"] },
+    Bug { id: "PB-D7", breaks: &["I3"] },
+    Bug { id: "PB-D8", breaks: &["I1"] },
+    Bug { id: "PB-D10", breaks: &["I3"] },
+    Bug { id: "PB-S1", breaks: &["I11"] },
+    Bug { id: "PB-S2", breaks: &["I2", "I6"] },
+    Bug { id: "PB-S3", breaks: &["I2"] },
+    Bug { id: "PB-S5", breaks: &["I4"] },
+    Bug { id: "PB-S6", breaks: &["I3", "I4"] },
+    Bug { id: "PB-S10", breaks: &["I1", "I2"] },
+    Bug { id: "PB-S11", breaks: &["I8"] },
+    Bug { id: "PB-T1", breaks: &["I1", "I14"] },
+    Bug { id: "PB-K1", breaks: &["I2"] },
+    Bug { id: "PB-K2", breaks: &["I1"] },
+    Bug { id: "PB-K3", breaks: &["I13"] },
+];
 
 /// Longest time that clients may need once nothing fails any more.
 const FINISH_MAX: Duration = Duration::from_secs(120);
@@ -53,7 +82,7 @@ fn client_config(rng: &mut Rng) -> config::Config {
         keep_alive: Duration::from_millis(rng.pick(&[100, 1_000])),
         window_events: u32::try_from(rng.pick(&[10, 100, 1_000])).expect("small"),
         block_bytes_max: rng.pick(&[500, 8_192, 1 << 20]),
-        read_bytes: rng.pick(&[1_000, 20_000, 2 << 20]),
+        read_bytes: rng.pick(&[1_000, 20_000, 200_000]),
         ..config::Config::production(vec![site::controller()])
     }
 }
@@ -92,21 +121,27 @@ async fn play(salt: Salt) -> Outcome {
         hosts.push(host);
         followers += perform(&stage, stream, &mut rng);
     }
+    for number in 0..rng.below(3) {
+        let (host, stage) = client(&play, &network, &format!("raw-{number}"), salt);
+        hosts.push(host);
+        stage.spawn("raw segments", raw::perform(stage.clone(), number, rng.fork()));
+    }
     nemesis.strike(&mut site, &play, rng.range(3, 9)).await;
     nemesis.heal(&mut site, &play).await;
     warm_up(&play).await;
     play.enter(Phase::Closing);
-    if !play.crew_is(followers, FINISH_MAX).await {
-        play.with(|shared| shared.out.stuck = Some("clients do not finish".into()));
+    if let Err(who) = play.crew_is(followers, FINISH_MAX).await {
+        play.with(|shared| shared.out.stuck = Some(format!("clients do not finish: {who}")));
     }
     // What has been acknowledged now must survive without any help of clients.
     nemesis.heal(&mut site, &play).await;
     let (_judge, stage) = client(&play, &network, "judge", salt);
     judge(&play, &stage, count).await;
     play.enter(Phase::Judged);
-    if !play.crew_is(0, FINISH_MAX).await {
+    if play.crew_is(0, FINISH_MAX).await.is_err() {
         play.enter(Phase::Over);
-        play.crew_is(0, FINISH_MAX).await;
+        // Followers that lack something say so now.
+        let _reported = play.crew_is(0, FINISH_MAX).await;
     }
     site.stop().await;
     let counts = site.host.disk.counts();
@@ -146,6 +181,9 @@ fn perform(stage: &Stage, stream: usize, rng: &mut Rng) -> usize {
     if rng.percent(50) {
         stage.spawn("rereader", events::reread(stage.clone(), stream, rng.fork()));
     }
+    if rng.percent(60) {
+        stage.spawn("scaler", scale::scale(stage.clone(), stream, rng.fork()));
+    }
     if rng.percent(50) {
         stage.spawn("truncater", events::truncate(stage.clone(), stream, rng.fork()));
     }
@@ -170,6 +208,10 @@ async fn create(stage: &Stage, stream: usize, rng: &mut Rng) {
 
 /// Reads everything back.
 async fn judge(play: &Play, stage: &Stage, count: usize) {
+    if executor::timeout(FINISH_MAX, raw::judge(stage)).await.is_none() {
+        let what = "raw segments cannot be read to their ends".to_owned();
+        play.with(|shared| shared.out.stuck.get_or_insert(what).clone());
+    }
     for stream in 0..count {
         let read = events::read_all(stage, stream, "the judge");
         match executor::timeout(FINISH_MAX, read).await {

@@ -22,8 +22,8 @@ pub(super) async fn write(stage: Stage, stream: usize, mut rng: Rng) {
     let collector = stage.clone();
     stage.spawn("receipts", async move { collect(collector, stream, collected).await });
     let keys = rng.range(1, 9);
-    let (len_max, burst_max) = (rng.pick(&[16, 200, 3_000]), rng.pick(&[2, 8, 40]));
-    let pause_ms = rng.pick(&[2, 20, 100]);
+    let (len_max, burst_max) = (rng.pick(&[16, 200, 1_500]), rng.pick(&[2, 8, 30]));
+    let pause_ms = rng.pick(&[4, 20, 100]);
     while !stage.is_closing() {
         for _ in 0..rng.range(1, burst_max) {
             let key = u16::try_from(rng.below(keys)).expect("few keys");
@@ -131,8 +131,13 @@ pub(super) async fn read_all(stage: &Stage, stream: usize, who: &str) -> Deliver
     let mut deliveries = stage.with(|shared| shared.streams[stream].deliveries(who));
     let group = group(stage, stream, true).await;
     let mut reader = group.reader();
+    trace!("stream {stream}: {who} begins at {:?}", group.cut());
     loop {
-        let next = reader.next().await;
+        let patience = std::time::Duration::from_secs(30);
+        let Some(next) = executor::timeout(patience, reader.next()).await else {
+            trace!("stream {stream}: {who} waits at {:?}", group.cut());
+            continue;
+        };
         match take(stage, stream, &mut deliveries, next) {
             Next::Event => {}
             Next::End => return deliveries,
@@ -156,7 +161,7 @@ pub(super) async fn follow(mut stage: Stage, stream: usize, mut rng: Rng) {
     let mut deliveries = stage.with(|shared| shared.streams[stream].deliveries("a follower"));
     let group = group(&stage, stream, false).await;
     let mut reader = group.reader();
-    let every = rng.pick(&[5, 40, 1_000_000]);
+    let every = rng.pick(&[20, 100, 1_000_000]);
     loop {
         if stage.has_followed(stream, &deliveries) {
             return;

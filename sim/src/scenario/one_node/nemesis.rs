@@ -173,7 +173,9 @@ impl Nemesis {
                     shared.out.add("damaged disks refused", 1);
                     let error = error.to_string();
                     if !error.contains("seg-") || !error.contains("offset") {
-                        shared.out.violate("I1", format!("a refusal that names no place: {error}"));
+                        shared
+                            .out
+                            .violate("damage", format!("a refusal that names no place: {error}"));
                     }
                 });
             }

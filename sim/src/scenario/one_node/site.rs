@@ -28,6 +28,11 @@ pub(super) fn controller() -> Endpoint {
     Endpoint::from(format!("{HOST}:{CONTROLLER_PORT}"))
 }
 
+/// Where clients find the segment store.
+pub(super) fn segments() -> Endpoint {
+    Endpoint::from(format!("{HOST}:{SEGMENTS_PORT}"))
+}
+
 /// Sizes so small that a short run meets every boundary.
 fn config(salt: Salt) -> Config {
     let mut rng = salt.of("node config").rng();

@@ -1,8 +1,10 @@
 //! What the clients of a run share: the history, the phase of the play, a connection to the node.
 
 use super::history::{Deliveries, StreamHistory};
+use super::rawlog::RawLog;
 use crate::report::Outcome;
 use crate::world::executor;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use thalweg_actor::env::Env;
@@ -29,16 +31,21 @@ pub(super) struct Shared {
     pub(super) out: Outcome,
     /// The streams.
     pub(super) streams: Vec<StreamHistory>,
+    /// Segments that are used by the wire's own commands.
+    pub(super) raws: Vec<RawLog>,
     /// Of each stream, what the final read has found.
     pub(super) found: Vec<Deliveries>,
 }
+
+/// Who is at work, by what they do.
+type Crew = BTreeMap<&'static str, usize>;
 
 /// A client's place in the play. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Stage {
     shared: Arc<Mutex<Shared>>,
     phase: watch::Receiver<Phase>,
-    crew: Arc<watch::Sender<usize>>,
+    crew: Arc<watch::Sender<Crew>>,
     /// The client's host.
     pub(super) env: Env,
     /// The native client.
@@ -73,11 +80,15 @@ impl Stage {
         name: &'static str,
         part: impl Future<Output = ()> + Send + 'static,
     ) {
-        self.crew.send_modify(|crew| *crew += 1);
+        self.crew.send_modify(|crew| *crew.entry(name).or_default() += 1);
         let crew = Arc::clone(&self.crew);
         let part = async move {
             part.await;
-            crew.send_modify(|crew| *crew -= 1);
+            crew.send_modify(|crew| {
+                if let Some(count) = crew.get_mut(name) {
+                    *count -= 1;
+                }
+            });
         };
         self.env.spawn.spawn(name, Box::pin(part));
     }
@@ -134,18 +145,19 @@ impl Stage {
 pub(super) struct Play {
     shared: Arc<Mutex<Shared>>,
     phase: watch::Sender<Phase>,
-    crew: Arc<watch::Sender<usize>>,
+    crew: Arc<watch::Sender<Crew>>,
     clients: Mutex<Vec<String>>,
 }
 
 impl Play {
     /// Before anything has happened.
     pub(super) fn new(streams: Vec<StreamHistory>) -> Self {
-        let shared = Shared { out: Outcome::default(), streams, found: Vec::new() };
+        let shared =
+            Shared { out: Outcome::default(), streams, raws: Vec::new(), found: Vec::new() };
         Self {
             shared: Arc::new(Mutex::new(shared)),
             phase: watch::Sender::new(Phase::Open),
-            crew: Arc::new(watch::Sender::new(0)),
+            crew: Arc::default(),
             clients: Mutex::default(),
         }
     }
@@ -170,11 +182,16 @@ impl Play {
         self.phase.send_replace(phase);
     }
 
-    /// Waits until no more than `left` of the crew are at work. False if they are not done within `limit`.
-    pub(super) async fn crew_is(&self, left: usize, limit: Duration) -> bool {
+    /// Waits until no more than `left` of the crew are at work. Says who is if they are not done within `limit`.
+    pub(super) async fn crew_is(&self, left: usize, limit: Duration) -> Result<(), String> {
         let mut crew = self.crew.subscribe();
-        let done = crew.wait_for(|crew| *crew <= left);
-        executor::timeout(limit, done).await.is_some()
+        let done = crew.wait_for(|crew| crew.values().sum::<usize>() <= left);
+        if executor::timeout(limit, done).await.is_some() {
+            return Ok(());
+        }
+        let at_work = self.crew.borrow().clone();
+        let names = at_work.iter().filter(|(_, count)| **count > 0);
+        Err(names.map(|(name, count)| format!("{count} {name}")).collect::<Vec<_>>().join(", "))
     }
 
     /// The verdict.
