@@ -215,11 +215,11 @@ fn core_of(env: Env, config: Config, superblock: Copies, names: &Names, folder: 
     }
 }
 
-/// Collects the files that are not in use: spares, and those that have been freed or never put to use. Returns the next
-/// file, if one was prepared.
+/// Collects the files that are not in use: spares, and those that have been freed or never put to use. Returns the
+/// next file, if one was prepared.
 ///
-/// A file that the superblock calls prepared keeps its number: the numbers of the log have no gaps. There are two if the
-/// last process was about to put one to use and had the next prepared already.
+/// A file that the superblock calls prepared keeps its number: the numbers of the log have no gaps. There are two if
+/// the last process was about to put one to use and had the next prepared already.
 async fn collect(core: &Core, names: &Names) -> io::Result<Option<LogFile>> {
     let disk = &*core.env.disk;
     let (head, prepared) = {
