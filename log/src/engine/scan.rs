@@ -14,7 +14,7 @@ mod walk;
 use super::error::{StartError, io_error};
 use super::facts::Facts;
 use super::files::{FIRST_BATCH, LogFile, in_use_name};
-use super::format::{BATCH_PROBE, Flaw, Header, Origin, Place, Record, Start};
+use super::format::{BATCH_PROBE, BLOCK, Flaw, Header, Origin, Place, Record, Start};
 use super::index::Index;
 use bytes::Bytes;
 use std::collections::BTreeSet;
@@ -91,7 +91,7 @@ impl<'a> Reader<'a> {
 
     /// The batch at `offset`, if there is one.
     pub(super) async fn batch(&mut self, offset: u64) -> io::Result<Found> {
-        let mut bytes = self.bytes(offset, BATCH_PROBE).await?;
+        let mut bytes = self.bytes(offset, BLOCK).await?;
         let Some(needed) = Header::needs(&bytes) else { return Ok(Found::Nothing(Flaw::Absent)) };
         if needed as u64 > self.log.header.size - offset {
             return Ok(Found::Nothing(Flaw::Broken("the batch header reaches beyond the file")));
@@ -109,7 +109,9 @@ impl<'a> Reader<'a> {
         if header.front_len > bytes.len() {
             bytes = self.bytes(offset, header.front_len).await?;
         }
-        self.ahead = if header.len < (AHEAD / 8) as u64 { AHEAD } else { BATCH_PROBE };
+        // Where payloads take most of the space they are stepped over.
+        let front = header.front_len.next_multiple_of(BLOCK);
+        self.ahead = if header.len < 8 * front as u64 { AHEAD } else { front };
         let bytes = bytes.slice(..bytes.len().min(header.front_len));
         Ok(Found::Batch(Front { header: Arc::new(header), bytes }))
     }
@@ -120,7 +122,7 @@ impl<'a> Reader<'a> {
         mut offset: u64,
         wanted: impl Fn(&Header) -> bool,
     ) -> io::Result<Option<(u64, Front)>> {
-        let step = super::format::BLOCK;
+        let step = BLOCK;
         while offset < self.log.header.size {
             let left = usize::try_from(self.log.header.size - offset).unwrap_or(SEARCH);
             let bytes = self.log.file.read_at(offset, left.min(SEARCH)).await?;

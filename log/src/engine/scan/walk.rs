@@ -194,6 +194,10 @@ impl<'f> Walk<'f> {
             Ok(flaw) => flaw.to_string(),
             Err(error) => error.clone(),
         };
+        if position.until.is_none() && self.clean > 0 && position.expected == Some(self.clean + 1) {
+            // The mount ended here on purpose, so there is nothing to look for.
+            return Ok(false);
+        }
         if let Some((at, offset, front)) = self.later(position).await? {
             let lost = front.header.chain.seq - position.expected.unwrap_or_default();
             match headless.filter(|_| flaw == Ok(Flaw::Absent)) {
