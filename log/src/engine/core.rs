@@ -10,6 +10,7 @@ use super::facts::Facts;
 use super::files::{LogFile, Spare};
 use super::format::{Origin, Record};
 use super::index::{Index, Spot};
+use super::read::Fronts;
 use super::superblock::Copies;
 use crate::frame::Frame;
 use crate::ledger::Stopped;
@@ -201,7 +202,7 @@ pub(super) struct Core {
     pub urgent: AtomicBool,
     pub progress: watch::Sender<StorageProgress>,
     pub ended: watch::Sender<bool>,
-    pub fronts: Mutex<VecDeque<(Spot, super::scan::Front)>>,
+    pub fronts: Mutex<Fronts>,
 }
 
 impl Core {

@@ -9,14 +9,44 @@ use crate::frame::{EntryFrame, Frame};
 use crate::ledger::ReadError;
 use crate::storage::StoredEntry;
 use bytes::{Bytes, BytesMut};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use thalweg_actor::{planted, probe};
 use thalweg_types::id::{Address, EntryId, LedgerId};
 
-/// How many batches' headers are kept at hand.
-const FRONTS: usize = 16;
+/// How much of batches' headers is kept at hand, in bytes.
+const FRONTS: usize = 2 * 1024 * 1024;
 /// Where one answer of headers ends, in bytes.
 const HEADERS: usize = 1024 * 1024;
+
+/// The headers of the batches that were read last.
+#[derive(Default)]
+pub(super) struct Fronts {
+    /// The one that was used last stands last.
+    kept: VecDeque<(Spot, Front)>,
+    bytes: usize,
+}
+
+impl Fronts {
+    fn get(&mut self, key: Spot) -> Option<Front> {
+        let at = self.kept.iter().rposition(|(at, _)| *at == key)?;
+        let found = self.kept.remove(at)?;
+        let front = found.1.clone();
+        self.kept.push_back(found);
+        Some(front)
+    }
+
+    fn put(&mut self, key: Spot, front: Front) {
+        self.bytes += front.bytes.len();
+        self.kept.push_back((key, front));
+        while self.bytes > FRONTS
+            && self.kept.len() > 1
+            && let Some((_, gone)) = self.kept.pop_front()
+        {
+            self.bytes -= gone.bytes.len();
+        }
+    }
+}
 
 /// Where an entry is now.
 enum Place {
@@ -75,25 +105,18 @@ impl Core {
         let key = Spot { slot: 0, ..spot };
         {
             let mut fronts = self.fronts.lock().expect("no holder of the cache panics");
-            if let Some(at) = fronts.iter().position(|(at, _)| *at == key)
-                && let Some(found) = fronts.remove(at)
-            {
-                let front = found.1.clone();
-                fronts.push_back(found);
+            if let Some(front) = fronts.get(key) {
                 return Ok(front);
             }
         }
-        let found = Reader::new(log).batch(spot.offset).await;
+        let found = Reader::sparing(log).batch(spot.offset).await;
         let front = match found {
             Ok(Found::Batch(front)) => front,
             Ok(Found::Nothing(flaw)) => return Err(flaw.to_string()),
             Err(error) => return Err(error.to_string()),
         };
         let mut fronts = self.fronts.lock().expect("no holder of the cache panics");
-        if fronts.len() >= FRONTS {
-            fronts.pop_front();
-        }
-        fronts.push_back((key, front.clone()));
+        fronts.put(key, front.clone());
         Ok(front)
     }
 

@@ -76,6 +76,11 @@ impl<'a> Reader<'a> {
         Self { log, begin: 0, window: Bytes::new(), ahead: BATCH_PROBE }
     }
 
+    /// Reads no more than what it is asked for.
+    pub(super) fn sparing(log: &'a LogFile) -> Self {
+        Self { ahead: 0, ..Self::new(log) }
+    }
+
     /// The bytes at `offset`, fewer than `len` only at the end of the file.
     async fn bytes(&mut self, offset: u64, len: usize) -> io::Result<Bytes> {
         let end = self.begin + self.window.len() as u64;
