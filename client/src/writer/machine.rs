@@ -12,7 +12,8 @@
 //!   names is stored, the rest is sent again in order.
 //! * An event is acknowledged only by the server's word for its own number, on the connection that is current.
 //! * A sealed segment is set up once more before its events go to the successors, so that a lost acknowledgement is
-//!   found. Until the successors are known, its key range takes events into its own queue, behind the older ones.
+//!   found. Where truncation has removed it before, nobody can tell any more: what was on its way is in doubt, and is
+//!   not written once more. Until the successors are known, its key range takes events into its own queue, behind the older ones.
 //!
 //! Not here: connections, waiting, the window (the shell, `writer.rs`). Source: design notes on exactly-once writers.
 
@@ -571,6 +572,7 @@ impl StreamWriter {
                 if on == connection =>
             {
                 probe!("writer: segment gone under it");
+                failed(segment.take_doubtful(), Failure::Unknown, effects);
                 segment.seal(connection);
                 self.ask_successors(id, connection, effects);
             }

@@ -231,6 +231,20 @@ impl Segment {
         all
     }
 
+    /// Takes out what earlier connections have sent and the server has said nothing about since.
+    pub(super) fn take_doubtful(&mut self) -> Vec<u64> {
+        if self.settled {
+            return Vec::new();
+        }
+        let is_doubtful = |block: &Block| block.was_sent;
+        let blocks = std::mem::take(&mut self.blocks);
+        let (doubtful, rest): (VecDeque<_>, VecDeque<_>) =
+            blocks.into_iter().partition(is_doubtful);
+        (self.blocks, self.sent, self.settled) = (rest, 0, true);
+        let entries = doubtful.into_iter().flat_map(|block| block.entries);
+        entries.map(|entry| entry.submission).collect()
+    }
+
     /// The submissions that may be stored, and those that certainly are not.
     pub(super) fn into_outcomes(mut self) -> (Vec<u64>, Vec<u64>) {
         self.close();

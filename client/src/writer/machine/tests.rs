@@ -218,6 +218,28 @@ fn what_was_on_its_way_to_a_deleted_stream_is_unknown() {
 }
 
 #[test]
+fn what_was_on_its_way_to_a_segment_that_truncation_removed_is_in_doubt_and_not_written_twice() {
+    let mut world = World::open();
+    world.write_alone(0.5, "sent");
+    world.step(Input::Disconnected(ConnectionId(0)));
+    world.write_alone(0.5, "not sent");
+    world.now = world.now.after(Duration::from_secs(1));
+    world.step(Input::Tick);
+    world.resolve(0);
+    world.step(Input::Connected(ConnectionId(1)));
+    world.reply(1, Reply::NoSuchSegment { segment: SEG0 });
+    assert_eq!(world.failed(), [(vec![0], Failure::Unknown)]);
+    let succession = Succession::Successors(vec![target(11, 0.0, 1.0)]);
+    world.step(Input::Succession { segment: SEG0, succession });
+    world.resolve(11);
+    world.reply(1, Reply::Setup { segment: SegmentId(11), last: NULL });
+    world.step(Input::Pump);
+    assert_eq!(world.appends().last(), Some(&(11, 1)));
+    world.reply(1, Reply::Appended { segment: SegmentId(11), number: 1 });
+    assert_eq!(world.acked(), [1]);
+}
+
+#[test]
 fn a_silent_connection_is_asked_and_then_given_up() {
     let mut world = World::open();
     world.now = world.now.after(Duration::from_secs(6));
