@@ -42,7 +42,7 @@ pub(super) async fn write(stage: Stage, stream: usize, mut rng: Rng) {
 }
 
 fn settle(stage: &Stage, stream: usize, id: EventId, refused: bool) {
-    let told = if refused { Told::Refused } else { Told::Nothing };
+    let told = if refused { Told::Refused } else { Told::InDoubt };
     stage.with(|shared| shared.streams[stream].told(id, told));
 }
 
@@ -58,8 +58,9 @@ async fn collect(
                 stage.count("events acked", 1);
             }
             Err(error) => {
+                stage.count("events in doubt", u64::from(!error.is_refused()));
                 stage.with(|shared| {
-                    if !shared.streams[stream].may_be_sealed {
+                    if error.is_refused() && !shared.streams[stream].may_be_sealed {
                         let what = format!("event {id:?}: {error}");
                         shared.out.violate("I16", format!("nothing explains a refusal: {what}"));
                     }

@@ -24,6 +24,8 @@ pub(super) enum Told {
     Acked,
     /// It is certainly not stored.
     Refused,
+    /// Nobody will ever know.
+    InDoubt,
 }
 
 #[derive(Clone, Debug)]
@@ -265,7 +267,9 @@ impl StreamHistory {
                     out.violate("I1", format!("{what} and is not there (once seen: {place:?})"));
                 } else if let Some(place) = place {
                     out.violate("I4", format!("{name}: event {id:?} was read at {place:?}, once"));
-                } else if acked.get(key).is_some_and(|last| *last > number) {
+                } else if *told == Told::Nothing
+                    && acked.get(key).is_some_and(|last| *last > number)
+                {
                     let what = format!("{name}: event {id:?} of key {key} is missing");
                     out.violate("I5", format!("{what}, a later one was acknowledged"));
                 }
