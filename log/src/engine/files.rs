@@ -7,6 +7,7 @@
 use super::format::{BLOCK, FileHeader};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use thalweg_actor::clock::Clock;
 use thalweg_actor::disk::{Disk, File, Open};
@@ -102,9 +103,11 @@ pub(super) struct Spare {
 
 /// How fast a file may be written full.
 #[derive(Clone, Copy)]
-pub(super) struct Pace {
+pub(super) struct Pace<'a> {
     pub step: u64,
     pub pause: Duration,
+    /// Somebody waits for the file: no more pauses.
+    pub urgent: &'a AtomicBool,
 }
 
 impl Spare {
@@ -121,7 +124,7 @@ impl Spare {
         clock: &dyn Clock,
         number: u64,
         size: u64,
-        pace: Pace,
+        pace: Pace<'_>,
     ) -> io::Result<Self> {
         let name = spare_name(number);
         let file = disk.open(&name, Open::New).await?;
@@ -143,7 +146,7 @@ impl Spare {
         &mut self,
         clock: &dyn Clock,
         size: u64,
-        pace: Pace,
+        pace: Pace<'_>,
     ) -> io::Result<()> {
         let size = size.next_multiple_of(BLOCK as u64);
         while self.size < size {
@@ -154,7 +157,8 @@ impl Spare {
             }
             self.file.sync().await?;
             self.size = upto;
-            if !pace.pause.is_zero() && self.size < size {
+            let pauses = !pace.pause.is_zero() && !pace.urgent.load(Ordering::Relaxed);
+            if pauses && self.size < size {
                 clock.sleep_until(clock.now().after(pace.pause)).await;
             }
         }

@@ -4,6 +4,7 @@
 //! the superblock names the new front, and only then does the file lose its name.
 //! Nothing moves while more than a quarter of the first file is live, unless half of all files is dead.
 
+use super::config::Config;
 use super::core::{Class, Core, Move, RESERVES, State};
 use super::files::{LogFile, Pace, Spare, in_use_name, retire};
 use super::format::{BLOCK, FileHeader, Origin, Record, payload_is_sound};
@@ -12,7 +13,6 @@ use crate::frame::Frame;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use thalweg_actor::{planted, probe};
 use tokio::select;
@@ -167,10 +167,9 @@ impl Keeper {
         Supply::Nothing
     }
 
-    fn pace(&self) -> Pace {
-        let urgent = self.core.urgent.load(Ordering::Relaxed);
-        let pause = if urgent { Duration::ZERO } else { self.core.config.allocate_pause };
-        Pace { step: self.core.config.allocate_step, pause }
+    fn pace(&self) -> Pace<'_> {
+        let Config { allocate_step: step, allocate_pause: pause, .. } = self.core.config;
+        Pace { step, pause, urgent: &self.core.urgent }
     }
 
     /// Fails if the file system has less than `bytes` left: a file that cannot be written full is not begun.
@@ -452,7 +451,7 @@ impl Keeper {
 }
 
 /// Makes a spare of `size` bytes, durable.
-pub(super) async fn new_spare(core: &Core, size: u64, pace: Pace) -> io::Result<Spare> {
+pub(super) async fn new_spare(core: &Core, size: u64, pace: Pace<'_>) -> io::Result<Spare> {
     let number = {
         let mut state = core.lock();
         state.pool.next_spare += 1;

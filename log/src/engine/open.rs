@@ -348,8 +348,8 @@ async fn any(core: &Core, extra: Option<Spare>, need: u64) -> io::Result<Spare> 
     }
 }
 
-fn pace(core: &Core) -> Pace {
-    Pace { step: core.config.allocate_step, pause: Duration::ZERO }
+fn pace(core: &Core) -> Pace<'_> {
+    Pace { step: core.config.allocate_step, pause: Duration::ZERO, urgent: &core.urgent }
 }
 
 async fn enlarged(mut log: LogFile, need: u64) -> io::Result<LogFile> {
