@@ -69,6 +69,7 @@ impl Hasher for Mixer {
 }
 
 /// The [`Mixer`]'s hash of `value`.
+#[inline]
 pub fn mix(value: &(impl Hash + ?Sized)) -> u64 {
     let mut mixer = Mixer::default();
     value.hash(&mut mixer);
@@ -96,11 +97,13 @@ impl<const PARTS: usize> Default for Digest<PARTS> {
 
 impl<const PARTS: usize> Digest<PARTS> {
     /// Takes in a fact that names no part. Here the order does matter.
+    #[inline]
     pub fn all(&mut self, fact: &(impl Hash + ?Sized)) {
         self.shared = mix(&(self.shared, mix(fact)));
     }
 
     /// Takes in a fact about one part.
+    #[inline]
     pub fn of(&mut self, part: usize, fact: &(impl Hash + ?Sized)) {
         self.parts[part] = self.parts[part].wrapping_add(mix(fact));
     }
@@ -113,6 +116,7 @@ impl<const PARTS: usize> Digest<PARTS> {
     }
 
     /// Takes in another digest whole, as the next fact of each part and of all.
+    #[inline]
     pub fn join(&mut self, other: &Self) {
         self.all(&other.shared);
         for (mine, theirs) in self.parts.iter_mut().zip(other.parts) {

@@ -163,11 +163,11 @@ impl SmallWorld {
     /// asks the most of a recovery.
     pub(super) fn is_spent(&self, at: usize) -> bool {
         let Budget { changes, trims, .. } = self.budget;
-        let Budget { restarts, losses, strays, .. } = self.setup.budget;
+        let Budget { restarts, .. } = self.setup.budget;
         let host = &self.hosts[at].value;
         let idle = host.live_writer().is_some() && host.to_submit == 0;
         let trimming = host.calls.iter().any(|call| matches!(call, Change::SetKeepFrom { .. }));
-        idle && !trimming && restarts + losses + strays + changes + trims == 0
+        idle && !trimming && !self.is_rough() && restarts + changes + trims == 0
     }
 
     /// True if it matters to a process that it is refused: one that the last takeover has not reached does nothing any

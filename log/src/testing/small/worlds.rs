@@ -4,6 +4,7 @@ use super::Budget;
 
 /// What a world is made of.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one thing that is folded or not")]
 pub struct Setup {
     /// What it is called.
     pub name: &'static str,
@@ -19,6 +20,8 @@ pub struct Setup {
     pub reads: bool,
     /// Storages are alike.
     pub alike: bool,
+    /// No order of steps is left out: to check that leaving some out loses nothing.
+    pub whole: bool,
     /// What else may happen.
     pub budget: Budget,
 }
@@ -49,6 +52,7 @@ const PLAIN: Setup = Setup {
     syncs: false,
     reads: false,
     alike: true,
+    whole: false,
     budget: NOTHING,
 };
 
@@ -172,6 +176,21 @@ pub const WORLDS: &[Setup] = &[
         budget: Budget { losses: 1, ..NOTHING },
         ..PLAIN
     },
+    Setup {
+        name: "X7",
+        what: "one recoverer, 2 entries, no order left out",
+        entries: 2,
+        whole: true,
+        budget: ONE,
+        ..PLAIN
+    },
+    Setup {
+        name: "X8",
+        what: "one recoverer, one ensemble change, 1 entry, no order left out",
+        whole: true,
+        budget: Budget { changes: 1, ..ONE },
+        ..PLAIN
+    },
 ];
 
 /// Where everything may happen, for random walks.
@@ -183,6 +202,7 @@ pub const FULL: Setup = Setup {
     syncs: true,
     reads: true,
     alike: false,
+    whole: false,
     budget: Budget {
         takeovers: 2,
         changes: 2,
