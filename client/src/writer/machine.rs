@@ -13,7 +13,8 @@
 //! * An event is acknowledged only by the server's word for its own number, on the connection that is current.
 //! * A sealed segment is set up once more before its events go to the successors, so that a lost acknowledgement is
 //!   found. Where truncation has removed it before, nobody can tell any more: what was on its way is in doubt, and is
-//!   not written once more. Until the successors are known, its key range takes events into its own queue, behind the older ones.
+//!   not written once more. Until the successors are known, its key range takes events into its own queue, behind
+//!   the older ones.
 //!
 //! Not here: connections, waiting, the window (the shell, `writer.rs`). Source: design notes on exactly-once writers.
 
