@@ -4,6 +4,7 @@
 //! once more, and a fresh client reads everything back. The rules are those of the design notes on reliability.
 
 mod audit;
+mod bytestream;
 mod events;
 mod history;
 mod nemesis;
@@ -12,6 +13,7 @@ mod rawlog;
 mod scale;
 mod site;
 mod stage;
+mod tables;
 mod wire;
 
 use super::{Bug, Scenario};
@@ -25,6 +27,7 @@ use nemesis::Nemesis;
 use site::Site;
 use stage::{Phase, Play, Stage};
 use std::time::Duration;
+use tables::TableLog;
 use thalweg_actor::BoxFuture;
 use thalweg_client::{Client, config};
 use thalweg_types::name::ScopedStream;
@@ -121,11 +124,7 @@ async fn play(salt: Salt) -> Outcome {
         hosts.push(host);
         followers += perform(&stage, stream, &mut rng);
     }
-    for number in 0..rng.below(3) {
-        let (host, stage) = client(&play, &network, &format!("raw-{number}"), salt);
-        hosts.push(host);
-        stage.spawn("raw segments", raw::perform(stage.clone(), number, rng.fork()));
-    }
+    hosts.extend(perform_beside(&play, &network, salt, &mut rng));
     nemesis.strike(&mut site, &play, rng.range(3, 9)).await;
     nemesis.heal(&mut site, &play).await;
     warm_up(&play).await;
@@ -158,6 +157,33 @@ async fn play(salt: Salt) -> Outcome {
     out.floors =
         vec![("events acked", EVENTS_MIN), ("events read", EVENTS_MIN), ("power losses", 2)];
     out
+}
+
+/// Clients of single segments, of a byte stream and of a table. Returns their hosts.
+fn perform_beside(play: &Play, network: &SimNetwork, salt: Salt, rng: &mut Rng) -> Vec<Host> {
+    let mut hosts = Vec::new();
+    let mut join = |name: &str| {
+        let (host, stage) = client(play, network, name, salt);
+        hosts.push(host);
+        stage
+    };
+    for number in 0..rng.below(3) {
+        let stage = join(&format!("raw-{number}"));
+        stage.spawn("raw segments", raw::perform(stage.clone(), number, rng.fork()));
+    }
+    if rng.percent(60) {
+        let stage = join("bytes");
+        stage.spawn("byte stream", bytestream::perform(stage.clone(), rng.fork()));
+    }
+    if rng.percent(60) {
+        let name = ScopedStream::new(SCOPE, "table");
+        play.with(|shared| shared.tables.push(TableLog::new(name)));
+        for number in 0..rng.range(1, 4) {
+            let stage = join(&format!("table-{number}"));
+            stage.spawn("table client", tables::perform(stage.clone(), 0, rng.fork()));
+        }
+    }
+    hosts
 }
 
 /// Lets clients work undisturbed where the nemesis has left them too little time.
@@ -210,6 +236,10 @@ async fn create(stage: &Stage, stream: usize, rng: &mut Rng) {
 async fn judge(play: &Play, stage: &Stage, count: usize) {
     if executor::timeout(FINISH_MAX, raw::judge(stage)).await.is_none() {
         let what = "raw segments cannot be read to their ends".to_owned();
+        play.with(|shared| shared.out.stuck.get_or_insert(what).clone());
+    }
+    if executor::timeout(FINISH_MAX, tables::judge(stage)).await.is_none() {
+        let what = "tables cannot be read".to_owned();
         play.with(|shared| shared.out.stuck.get_or_insert(what).clone());
     }
     for stream in 0..count {

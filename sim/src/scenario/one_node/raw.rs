@@ -73,6 +73,11 @@ pub(super) async fn perform(stage: Stage, number: u64, mut rng: Rng) {
     }
 }
 
+/// Seals a segment that others have written, for the judge.
+pub(super) async fn finish(stage: Stage, raw: usize, name: SegmentName) {
+    Part { stage, raw, name }.seal().await;
+}
+
 /// Judges every segment that was not removed.
 pub(super) async fn judge(stage: &Stage) {
     let raws = stage.with(|shared| {

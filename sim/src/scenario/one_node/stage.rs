@@ -2,6 +2,7 @@
 
 use super::history::{Deliveries, StreamHistory};
 use super::rawlog::RawLog;
+use super::tables::TableLog;
 use crate::report::Outcome;
 use crate::world::executor;
 use std::collections::BTreeMap;
@@ -33,6 +34,8 @@ pub(super) struct Shared {
     pub(super) streams: Vec<StreamHistory>,
     /// Segments that are used by the wire's own commands.
     pub(super) raws: Vec<RawLog>,
+    /// Tables.
+    pub(super) tables: Vec<TableLog>,
     /// Of each stream, what the final read has found.
     pub(super) found: Vec<Deliveries>,
 }
@@ -152,8 +155,13 @@ pub(super) struct Play {
 impl Play {
     /// Before anything has happened.
     pub(super) fn new(streams: Vec<StreamHistory>) -> Self {
-        let shared =
-            Shared { out: Outcome::default(), streams, raws: Vec::new(), found: Vec::new() };
+        let shared = Shared {
+            out: Outcome::default(),
+            streams,
+            raws: Vec::new(),
+            tables: Vec::new(),
+            found: Vec::new(),
+        };
         Self {
             shared: Arc::new(Mutex::new(shared)),
             phase: watch::Sender::new(Phase::Open),
