@@ -32,6 +32,8 @@ pub(crate) struct Scenario {
     pub(crate) run: fn(Salt) -> BoxFuture<'static, Outcome>,
     /// The planted bugs that it must find.
     pub(crate) bugs: &'static [Bug],
+    /// What a hundred seeds must at least show together, figures and probes.
+    pub(crate) together: &'static [(&'static str, u64)],
 }
 
 /// All scenarios.

@@ -35,7 +35,23 @@ impl Totals {
         }
         self.simulated += run.simulated;
     }
+
+    /// What many seeds should have shown together and have not.
+    fn shortfalls(&self, scenario: &Scenario, seeds: usize) -> Vec<String> {
+        if seeds < SEEDS_MANY {
+            return Vec::new();
+        }
+        let shown = |name: &str| self.counts.get(name).or(self.probes.get(name)).copied();
+        let all = scenario.together.iter().map(|(name, floor)| (name, shown(name), floor));
+        let short = all.filter(|(_, shown, floor)| shown.unwrap_or(0) < **floor);
+        short
+            .map(|(name, shown, floor)| format!("{name} {} < {floor}", shown.unwrap_or(0)))
+            .collect()
+    }
 }
+
+/// Seeds from which on a swarm must show what its scenario promises.
+const SEEDS_MANY: usize = 100;
 
 fn complain(run: &Summary, name: &str) -> bool {
     let complaints = &run.complaints;
@@ -100,6 +116,7 @@ fn sweep(scenario: &Scenario, seeds: &[u64]) -> bool {
             eprintln!("{}/{} seeds, {bad} bad, {:.1?}", done + 1, seeds.len(), started.elapsed());
         }
     }
+    let short = totals.shortfalls(scenario, seeds.len());
     say(&format!("totals: {}", list(&totals.counts)));
     say(&format!("probes reached (in so many seeds): {}", list(&totals.probes)));
     if !totals.bad.is_empty() {
@@ -114,7 +131,10 @@ fn sweep(scenario: &Scenario, seeds: &[u64]) -> bool {
         totals.simulated / 1_000_000_000,
         started.elapsed().as_secs_f64(),
     ));
-    totals.bad.is_empty()
+    for short in &short {
+        say(&format!("too little for so many seeds: {short}"));
+    }
+    totals.bad.is_empty() && short.is_empty()
 }
 
 /// The recorded seeds: once red, now green for ever.

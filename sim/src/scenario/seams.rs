@@ -21,6 +21,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     about: "the seams' conformance suite on the simulated seams, and a disk that loses power",
     run,
     bugs: &[],
+    together: &[("changes torn", 100)],
 };
 
 const CAPACITY: u64 = 64 << 20;
