@@ -80,8 +80,10 @@ fn scenarios() -> Result<Vec<String>> {
         bail!("cargo sim list failed: {}", String::from_utf8_lossy(&out.stderr));
     }
     let text = String::from_utf8_lossy(&out.stdout);
+    // Indented lines say more about the scenario above them.
+    let own = text.lines().filter(|line| !line.starts_with(' '));
     let names: Vec<String> =
-        text.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect();
+        own.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect();
     if names.is_empty() {
         bail!("the simulator knows no scenario");
     }
