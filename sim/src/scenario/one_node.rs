@@ -42,6 +42,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
         ("changes torn", 20),
         ("syncs failed", 50),
         ("disks damaged", 20),
+        ("blocks misplaced", 100),
         ("disks filled", 50),
         ("connections reset", 100),
         ("scales", 100),

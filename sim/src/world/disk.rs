@@ -201,6 +201,16 @@ impl SimDisk {
         trace!("{} disk: restored", self.host);
     }
 
+    /// Copies up to `count` blocks of the files that `wanted` accepts to wrong places. Returns how many.
+    pub(crate) fn misplace(&self, count: usize, wanted: impl Fn(&str) -> bool) -> usize {
+        let mut state = self.lock();
+        let state = &mut *state;
+        let done = state.image.misplace(count, &mut state.rng, wanted);
+        state.counts.silent += done as u64;
+        trace!("{} disk: {done} blocks go to wrong places", self.host);
+        done
+    }
+
     /// Flips bits in up to `count` bytes of the files that `wanted` accepts. Returns how many.
     pub(crate) fn rot(&self, count: usize, wanted: impl Fn(&str) -> bool) -> usize {
         let mut state = self.lock();

@@ -148,7 +148,9 @@ impl Nemesis {
     async fn damage(&mut self, site: &mut Site, play: &Play) {
         let backup = site.host.disk.backup();
         let count = 1 + self.rng.index(3);
-        if site.host.disk.rot(count, |name| name.starts_with("seg-")) == 0 {
+        // Before the start, or under a node that runs.
+        let misplaces = self.rng.percent(40);
+        if !misplaces && site.host.disk.rot(count, |name| name.starts_with("seg-")) == 0 {
             return;
         }
         play.with(|shared| shared.out.add("disks damaged", 1));
@@ -165,6 +167,11 @@ impl Nemesis {
                     shared.out.add("starts with damage", 1);
                     shared.out.add("damages named", named);
                 });
+                if misplaces {
+                    let count = 1 + self.rng.index(20);
+                    let done = site.host.disk.misplace(count, |name| name.starts_with("seg-"));
+                    play.with(|shared| shared.out.add("blocks misplaced", done as u64));
+                }
                 audit::audit(play, &self.network, self.rng.word()).await;
             }
             Start::Refused(error) => {

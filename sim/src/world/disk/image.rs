@@ -481,6 +481,38 @@ impl Image {
         })
     }
 
+    /// Copies some written blocks of a file whose name passes `wanted` over others of the same file, as writes that
+    /// went to wrong places. Returns how many blocks.
+    pub(crate) fn misplace(
+        &mut self,
+        count: usize,
+        rng: &mut Rng,
+        wanted: impl Fn(&str) -> bool,
+    ) -> usize {
+        let names = self.names.iter().filter(|(name, _)| wanted(name));
+        let files: Vec<u64> = names.map(|(_, inode)| *inode).collect();
+        let mut done = 0;
+        for _ in 0..count * 64 {
+            if done == count || files.is_empty() {
+                break;
+            }
+            let file = self.inode(files[rng.index(files.len())]);
+            let blocks = file.durable.len() / BLOCK;
+            let (from, to) = (rng.below(blocks) * BLOCK, rng.below(blocks) * BLOCK);
+            let len = usize::try_from(BLOCK).expect("small");
+            let (bytes, old) = (file.durable.read(from, len), file.durable.read(to, len));
+            let is_blank = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
+            // The first block is the file's header.
+            if from == 0 || to == 0 || from == to || is_blank(&bytes) || is_blank(&old) {
+                continue;
+            }
+            file.durable.write(to, &bytes);
+            file.cached.write(to, &bytes);
+            done += 1;
+        }
+        done
+    }
+
     /// Flips a bit in up to `count` bytes that are not zero, in files whose name passes `wanted`. Returns how many.
     pub(crate) fn rot(
         &mut self,
