@@ -38,7 +38,7 @@ pub struct StartReport {
     pub took: Duration,
 }
 
-/// A running node. It opens no port: [`Node::connections`] and [`Node::serve_controller`] take listeners.
+/// A running node. It opens no port: [`Node::serve_segments`] and [`Node::serve_controller`] take listeners.
 pub struct Node {
     env: Env,
     engine: Arc<Engine>,
