@@ -5,6 +5,7 @@
 pub mod engine;
 pub mod frame;
 pub mod ledger;
+pub mod links;
 pub mod local;
 pub mod message;
 pub mod metadata;
