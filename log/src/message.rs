@@ -5,6 +5,7 @@
 //! Ends are exclusive: the first entry that is not there.
 
 use crate::frame::EntryFrame;
+use bytes::Bytes;
 use thalweg_types::id::{Address, EntryId, Epoch, Incarnation, LedgerId};
 
 /// Whoever sent a request, as the replica's shell numbers them.
@@ -48,6 +49,17 @@ pub enum Request {
         /// Which entry.
         entry: EntryId,
     },
+    /// Give me the operation headers of a run of entries, without their payload: for a replay.
+    Headers {
+        /// Which ledger.
+        ledger: LedgerId,
+        /// The first entry.
+        from: EntryId,
+        /// No more entries than this.
+        entries_max: u32,
+        /// No more bytes of headers than this, but for a first entry that is larger.
+        bytes_max: u32,
+    },
     /// The register has this `keep_from`: everything below may go.
     Trim {
         /// The first address that must stay.
@@ -65,6 +77,15 @@ pub enum Request {
         /// Which ledger.
         ledger: LedgerId,
     },
+}
+
+/// What a replay needs of an entry.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct EntryHeaders {
+    /// Operation headers, verified.
+    pub headers: Bytes,
+    /// Length of the payload in bytes.
+    pub payload_len: usize,
 }
 
 /// What a replica has of a ledger's current run.
@@ -153,6 +174,16 @@ pub enum Reply {
     },
     /// HAVE: the entry, verified.
     Have(EntryFrame),
+    /// HAVE: the headers of the entries from `from` on, without a hole; at least one. That the run ends says nothing
+    /// about what lies behind.
+    Headers {
+        /// Which ledger.
+        ledger: LedgerId,
+        /// The first entry.
+        from: EntryId,
+        /// One behind the other.
+        entries: Vec<EntryHeaders>,
+    },
     /// NEVER HAD: fenced and certain, and nothing from `end` on was ever acked here.
     NeverHad {
         /// Which ledger.

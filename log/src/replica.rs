@@ -76,6 +76,19 @@ pub enum Effect {
         /// Which entry.
         entry: EntryId,
     },
+    /// Read the headers of a run of entries and answer [`Reply::Headers`], or [`Reply::Unknown`] for the first entry.
+    LoadHeaders {
+        /// Who wants them.
+        peer: Peer,
+        /// Which ledger.
+        ledger: LedgerId,
+        /// The first entry.
+        from: EntryId,
+        /// No more entries than this.
+        entries_max: u32,
+        /// No more bytes than this, but for a first entry that is larger.
+        bytes_max: u32,
+    },
     /// Read the stored entry, check it, and come back with [`Input::Verified`].
     Verify {
         /// Who asked.
@@ -283,7 +296,14 @@ impl Replica {
             Request::Append(entry) => self.append(peer, entry, effects),
             Request::Fence { ledger, by } => self.fence(peer, ledger.epoch, by, effects),
             Request::Repair { by, entry } => self.repair(peer, by, entry, effects),
-            Request::Read { ledger, entry } => self.read(peer, ledger.epoch, entry, effects),
+            Request::Read { ledger, entry } => {
+                let load = Effect::Load { peer, ledger, entry };
+                self.read(peer, ledger.epoch, entry, load, effects);
+            }
+            Request::Headers { ledger, from, entries_max, bytes_max } => {
+                let load = Effect::LoadHeaders { peer, ledger, from, entries_max, bytes_max };
+                self.read(peer, ledger.epoch, from, load, effects);
+            }
             Request::Trim { keep_from } => self.trim(keep_from, effects),
             Request::Committed { ledger, end } => {
                 if let Some(part) = self.parts.get_mut(&ledger.epoch) {
@@ -529,7 +549,15 @@ impl Replica {
         self.stage(Frame::Repair { by, entry }, pending, effects);
     }
 
-    fn read(&self, peer: Peer, epoch: Epoch, entry: EntryId, effects: &mut Vec<Effect>) {
+    /// Answers what needs no look at the disk; otherwise `load` shall have one.
+    fn read(
+        &self,
+        peer: Peer,
+        epoch: Epoch,
+        entry: EntryId,
+        load: Effect,
+        effects: &mut Vec<Effect>,
+    ) {
         let ledger = self.ledger(epoch);
         let part = self.parts.get(&epoch);
         // A copy from before a restart lies in no run that is known, so there the storage has to look.
@@ -542,7 +570,7 @@ impl Replica {
             _ if part.is_none() || Address::new(epoch, entry) < self.keep_from => {
                 Reply::Unknown { ledger, entry }
             }
-            _ => return effects.push(Effect::Load { peer, ledger, entry }),
+            _ => return effects.push(load),
         };
         effects.push(Effect::Reply { peer, reply });
     }

@@ -251,9 +251,9 @@ impl State {
                 },
                 replica::Effect::Reply { peer: WRITER, reply } => self.to_writer.push_back(reply),
                 replica::Effect::Reply { reply, .. } => self.inbox.replies.push(reply),
-                read @ (replica::Effect::Load { .. } | replica::Effect::Verify { .. }) => {
-                    self.inbox.reads.push(read);
-                }
+                read @ (replica::Effect::Load { .. }
+                | replica::Effect::LoadHeaders { .. }
+                | replica::Effect::Verify { .. }) => self.inbox.reads.push(read),
             }
         }
         self.replica_effects = effects;

@@ -211,7 +211,10 @@ impl Takeover<'_> {
                 self.container.replica_input(verified);
                 None
             }
-            replica::Effect::Stage(_) | replica::Effect::Reply { .. } => None,
+            // A takeover asks for no headers, and the rest was performed at once.
+            replica::Effect::LoadHeaders { .. }
+            | replica::Effect::Stage(_)
+            | replica::Effect::Reply { .. } => None,
         }
     }
 

@@ -170,3 +170,23 @@ fn a_floor_refuses_an_older_recoverer_of_a_ledger_that_the_storage_has_dropped()
     assert_eq!(replies(request(&mut replica, RECOVERER, fence)), []);
     assert!(matches!(sync(&mut replica)[..], [Reply::FenceDone { .. }]));
 }
+
+#[test]
+fn headers_below_the_trim_point_are_unknown_and_others_are_looked_up() {
+    let mut replica = blank();
+    request(&mut replica, WRITER, open());
+    for number in 0..3 {
+        request(&mut replica, WRITER, Request::Append(entry(LEDGER, number)));
+    }
+    sync(&mut replica);
+    let keep_from = Address::new(LEDGER.epoch, EntryId(1));
+    request(&mut replica, WRITER, Request::Trim { keep_from });
+    let (ledger, entries_max, bytes_max) = (LEDGER, 9, 1000);
+    let headers = |from| Request::Headers { ledger, from: EntryId(from), entries_max, bytes_max };
+    let reply = Reply::Unknown { ledger, entry: EntryId(0) };
+    let trimmed = [Effect::Reply { peer: RECOVERER, reply }];
+    assert_eq!(request(&mut replica, RECOVERER, headers(0)), trimmed);
+    let (peer, from) = (RECOVERER, EntryId(1));
+    let load = [Effect::LoadHeaders { peer, ledger, from, entries_max, bytes_max }];
+    assert_eq!(request(&mut replica, RECOVERER, headers(1)), load);
+}

@@ -85,6 +85,7 @@ impl Node {
                     Effect::Load { peer, ledger, entry } => {
                         out.push((peer, self.load(ledger, entry)));
                     }
+                    Effect::LoadHeaders { .. } => {} // Nobody replays in this world.
                     Effect::Verify { peer, by, entry } => {
                         let intact = self.readable(entry.ledger.epoch, entry.entry);
                         inputs.push_back(Input::Verified { peer, by, entry, intact });
