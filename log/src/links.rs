@@ -11,6 +11,10 @@
 //!
 //! Deliberately not here: what requests mean, and what silence means (the machines and their shells).
 
+mod direct;
+
+pub use direct::{DirectLinks, Fault};
+
 use crate::message::{Reply, Request};
 use std::sync::Arc;
 use thalweg_types::id::{ContainerId, ReplicaId};

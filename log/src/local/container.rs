@@ -3,8 +3,9 @@
 use crate::ledger::{Entry, Progress, Stopped};
 use crate::message::{Peer, Reply, Request};
 use crate::register::ContainerLog;
-use crate::replica::{self, Replica};
-use crate::storage::{Storage, StorageProgress, Ticket};
+use crate::replica;
+use crate::service::Staging;
+use crate::storage::{Storage, StorageProgress};
 use crate::writer::{self, StopReason, Writer};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -45,17 +46,13 @@ pub(super) struct Container {
 }
 
 struct State {
-    replica: Replica,
-    /// Tickets of the frames that the replica has staged and not yet heard of.
-    tickets: VecDeque<Ticket>,
+    replica: Staging,
     running: Option<Running>,
     log: Option<Arc<ContainerLog>>,
     inbox: Inbox,
     to_writer: VecDeque<Reply>,
-    replica_effects: Vec<replica::Effect>,
     writer_effects: Vec<writer::Effect>,
     held: Option<Arc<str>>,
-    failed: Option<Arc<str>>,
 }
 
 struct Running {
@@ -70,22 +67,15 @@ impl Container {
         storage: Arc<dyn Storage>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let (held, failed) = {
-            let progress = storage.progress();
-            let now = progress.borrow();
-            (now.held.clone(), now.stopped.clone())
-        };
+        let held = storage.progress().borrow().held.clone();
         let state = State {
-            replica: Replica::new(id, &storage.recovered()),
-            tickets: VecDeque::new(),
+            replica: Staging::new(id, &*storage),
             running: None,
             log: None,
             inbox: Inbox::default(),
             to_writer: VecDeque::new(),
-            replica_effects: Vec::new(),
             writer_effects: Vec::new(),
             held,
-            failed,
         };
         let (opening, news) = (tokio::sync::Mutex::default(), Notify::new());
         Self { id, replica, storage, clock, state: Mutex::new(state), opening, news }
@@ -105,7 +95,7 @@ impl Container {
 
     /// Why the storage has failed, if it has.
     pub(super) fn failed(&self) -> Option<Arc<str>> {
-        self.lock().failed.clone()
+        self.lock().replica.failed().cloned()
     }
 
     /// Hands the replica a request of a takeover. Answers come into the inbox.
@@ -145,7 +135,7 @@ impl Container {
         let ensemble = &record.last_fragment().ensemble;
         let writer = Writer::new(ledger, incarnation, record.quorum, ensemble, log.keep_from);
         let mut state = self.lock();
-        let stopped = state.failed.clone();
+        let stopped = state.replica.failed().cloned();
         let progress = Progress { committed: None, held: state.held.clone(), stopped };
         let (sender, receiver) = watch::channel(progress);
         state.running = Some(Running { writer, progress: sender });
@@ -160,7 +150,7 @@ impl Container {
     }
 
     pub(super) fn keep_from(&self) -> Address {
-        self.lock().replica.keep_from()
+        self.lock().replica.replica().keep_from()
     }
 
     pub(super) fn append(&self, ledger: LedgerId, entry: Entry) -> Result<EntryId, Stopped> {
@@ -200,10 +190,7 @@ impl Container {
     pub(super) fn storage_progress(&self, progress: &StorageProgress) {
         let now = self.clock.now();
         let mut state = self.lock();
-        let mut frames = 0;
-        while state.tickets.pop_front_if(|ticket| progress.covers(*ticket)).is_some() {
-            frames += 1;
-        }
+        let frames = state.replica.durable(progress);
         if frames > 0 {
             state.step_replica(&*self.storage, now, replica::Input::Durable { frames });
             state.settle(&*self.storage, self.replica, now);
@@ -214,12 +201,11 @@ impl Container {
                 running.progress.send_modify(|seen| seen.held.clone_from(&progress.held));
             }
         }
-        if let Some(reason) = progress.stopped.clone().filter(|_| state.failed.is_none()) {
-            state.failed = Some(reason);
+        if progress.stopped.as_ref().is_some_and(|reason| state.replica.fail(reason)) {
             let stop = writer::Input::Stop(StopReason::StorageFailed);
             state.step_writer(&*self.storage, self.replica, now, stop);
         }
-        if !state.inbox.is_empty() || state.failed.is_some() {
+        if !state.inbox.is_empty() || state.replica.failed().is_some() {
             self.news.notify_one();
         }
     }
@@ -238,25 +224,12 @@ impl State {
     }
 
     fn step_replica(&mut self, storage: &dyn Storage, now: Instant, input: replica::Input) {
-        let mut effects = std::mem::take(&mut self.replica_effects);
-        self.replica.step(now, input, &mut effects);
-        if cfg!(debug_assertions) {
-            self.replica.check();
-        }
-        for effect in effects.drain(..) {
-            match effect {
-                replica::Effect::Stage(frame) => match storage.stage(frame) {
-                    Ok(ticket) => self.tickets.push_back(ticket),
-                    Err(stopped) => self.failed = Some(stopped.reason),
-                },
-                replica::Effect::Reply { peer: WRITER, reply } => self.to_writer.push_back(reply),
-                replica::Effect::Reply { reply, .. } => self.inbox.replies.push(reply),
-                read @ (replica::Effect::Load { .. }
-                | replica::Effect::LoadHeaders { .. }
-                | replica::Effect::Verify { .. }) => self.inbox.reads.push(read),
-            }
-        }
-        self.replica_effects = effects;
+        let Self { replica, to_writer, inbox, .. } = self;
+        replica.step(storage, now, input, |effect| match effect {
+            replica::Effect::Reply { peer: WRITER, reply } => to_writer.push_back(reply),
+            replica::Effect::Reply { reply, .. } => inbox.replies.push(reply),
+            read => inbox.reads.push(read),
+        });
     }
 
     fn step_writer(
@@ -282,7 +255,7 @@ impl State {
                     seen.committed = end.0.checked_sub(1).map(EntryId);
                 }),
                 writer::Effect::Stopped(why) => {
-                    let failed = self.failed.clone();
+                    let failed = self.replica.failed().cloned();
                     self.announce(|seen| seen.stopped = Some(describe(why, failed)));
                 }
                 // The only replica can be distrusted but not replaced: nothing commits any more.
@@ -309,7 +282,7 @@ impl State {
             let input = writer::Input::Reply { from: replica, reply };
             self.step_writer(storage, replica, now, input);
         }
-        if self.failed.is_some() {
+        if self.replica.failed().is_some() {
             let running = self.running.as_ref();
             if running.is_some_and(|running| running.writer.stopped().is_none()) {
                 let stop = writer::Input::Stop(StopReason::StorageFailed);

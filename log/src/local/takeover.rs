@@ -2,8 +2,7 @@
 
 use super::LocalLogs;
 use super::container::Container;
-use crate::frame::EntryFrame;
-use crate::ledger::{OpenError, ReadError};
+use crate::ledger::OpenError;
 use crate::message::{Reply, Request};
 use crate::quorum::Quorum;
 use crate::recovery::{COPIES_MAX, Effect, Input, Plan, Recovery};
@@ -11,11 +10,11 @@ use crate::register::{
     Change, ContainerLog, Ending, LedgerRecord, LedgerStage, RegisterCommand, RegisterReply,
 };
 use crate::replica;
-use crate::storage::Storage;
+use crate::service::load;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use thalweg_actor::machine::Machine as _;
-use thalweg_types::id::{Address, EntryId, Epoch, LedgerId};
+use thalweg_types::id::{EntryId, Epoch, LedgerId};
 
 /// Makes this process the owner of a new epoch whose ledger is open and empty. When it returns, no earlier owner can
 /// have anything acknowledged any more.
@@ -233,30 +232,4 @@ impl Takeover<'_> {
         );
         damaged(self.container, &what)
     }
-}
-
-/// One whole entry, read back and verified.
-async fn load(
-    storage: &dyn Storage,
-    ledger: LedgerId,
-    entry: EntryId,
-) -> Result<EntryFrame, ReadError> {
-    let address = Address::new(ledger.epoch, entry);
-    let missing = || ReadError::Unknown { address, reason: Arc::from("the entry is not there") };
-    let found = storage.headers(ledger, entry, 1).await?;
-    let stored = found.into_iter().next().ok_or_else(missing)?;
-    if stored.entry != entry {
-        return Err(missing());
-    }
-    let payload = storage.payload(ledger, entry).await?;
-    Ok(EntryFrame {
-        ledger,
-        base: EntryId(0),
-        entry,
-        lac: None,
-        keep_from: Address::default(),
-        headers: stored.headers,
-        payload: vec![payload],
-        exempt: false,
-    })
 }

@@ -1,0 +1,114 @@
+//! A replica's machine and the storage that it stages to.
+//!
+//! The machine counts frames in the order in which it staged them; the storage numbers the frames of all containers.
+//! The tickets kept here join the two.
+
+use crate::frame::EntryFrame;
+use crate::ledger::ReadError;
+use crate::replica::{Effect, Input, Replica};
+use crate::storage::{Storage, StorageProgress, Ticket};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use thalweg_actor::machine::Machine as _;
+use thalweg_types::id::{Address, ContainerId, EntryId, LedgerId};
+use thalweg_types::time::Instant;
+
+/// See the module's header.
+pub(crate) struct Staging {
+    replica: Replica,
+    /// Of the frames that the replica has staged and not yet heard of.
+    tickets: VecDeque<Ticket>,
+    effects: Vec<Effect>,
+    /// Why the storage takes no more frames.
+    failed: Option<Arc<str>>,
+}
+
+impl Staging {
+    /// The replica of `container` as the storage's recovery found it. From here on nobody else stages frames of
+    /// that container.
+    pub(crate) fn new(container: ContainerId, storage: &dyn Storage) -> Self {
+        let failed = storage.progress().borrow().stopped.clone();
+        Self {
+            replica: Replica::new(container, &storage.recovered()),
+            tickets: VecDeque::new(),
+            effects: Vec::new(),
+            failed,
+        }
+    }
+
+    pub(crate) fn replica(&self) -> &Replica {
+        &self.replica
+    }
+
+    /// Why the storage has failed, if it has.
+    pub(crate) fn failed(&self) -> Option<&Arc<str>> {
+        self.failed.as_ref()
+    }
+
+    /// Notes that the storage has failed; true if that was not known.
+    pub(crate) fn fail(&mut self, reason: &Arc<str>) -> bool {
+        let news = self.failed.is_none();
+        self.failed.get_or_insert_with(|| reason.clone());
+        news
+    }
+
+    /// Steps the replica and stages what it wants staged; every other effect goes to `perform`.
+    pub(crate) fn step(
+        &mut self,
+        storage: &dyn Storage,
+        now: Instant,
+        input: Input,
+        mut perform: impl FnMut(Effect),
+    ) {
+        self.replica.step(now, input, &mut self.effects);
+        if cfg!(debug_assertions) {
+            self.replica.check();
+        }
+        for effect in self.effects.drain(..) {
+            match effect {
+                Effect::Stage(frame) => match storage.stage(frame) {
+                    Ok(ticket) => self.tickets.push_back(ticket),
+                    Err(stopped) => {
+                        self.failed.get_or_insert(stopped.reason);
+                    }
+                },
+                other => perform(other),
+            }
+        }
+    }
+
+    /// How many more of the oldest staged frames are durable now: step [`Input::Durable`] with it.
+    pub(crate) fn durable(&mut self, progress: &StorageProgress) -> usize {
+        let mut frames = 0;
+        while self.tickets.pop_front_if(|ticket| progress.covers(*ticket)).is_some() {
+            frames += 1;
+        }
+        frames
+    }
+}
+
+/// One whole entry, read back and verified.
+pub(crate) async fn load(
+    storage: &dyn Storage,
+    ledger: LedgerId,
+    entry: EntryId,
+) -> Result<EntryFrame, ReadError> {
+    let address = Address::new(ledger.epoch, entry);
+    let missing = || ReadError::Unknown { address, reason: Arc::from("the entry is not there") };
+    let found = storage.headers(ledger, entry, 1).await?;
+    let stored = found.into_iter().next().ok_or_else(missing)?;
+    if stored.entry != entry {
+        return Err(missing());
+    }
+    let payload = storage.payload(ledger, entry).await?;
+    Ok(EntryFrame {
+        ledger,
+        base: EntryId(0),
+        entry,
+        lac: None,
+        keep_from: Address::default(),
+        headers: stored.headers,
+        payload: vec![payload],
+        exempt: false,
+    })
+}
