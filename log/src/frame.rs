@@ -1,7 +1,7 @@
 //! What a replica writes to its storage: entries, and the facts about ledgers that outlive files.
 
-use bytes::Bytes;
 use thalweg_types::id::{Address, ContainerId, EntryId, Epoch, Incarnation, LedgerId};
+pub use thalweg_wire::ledger::EntryFrame;
 
 /// One unit of the disk log. The order of staging is the order in the log, and the order of replay.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -45,34 +45,6 @@ pub enum Frame {
         /// The first lost entry.
         from: EntryId,
     },
-}
-
-/// An entry with what rides along.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct EntryFrame {
-    /// Which ledger.
-    pub ledger: LedgerId,
-    /// First entry of the run that this entry belongs to.
-    pub base: EntryId,
-    /// Which entry.
-    pub entry: EntryId,
-    /// The writer's last committed entry when it sent this one.
-    pub lac: Option<EntryId>,
-    /// The container's `keep_from` as the register has it.
-    pub keep_from: Address,
-    /// Operation headers.
-    pub headers: Bytes,
-    /// Payload, chunk behind chunk.
-    pub payload: Vec<Bytes>,
-    /// May use the first reserve of a full disk.
-    pub exempt: bool,
-}
-
-impl EntryFrame {
-    /// Length of headers and payload in bytes.
-    pub fn content_len(&self) -> usize {
-        self.headers.len() + self.payload.iter().map(Bytes::len).sum::<usize>()
-    }
 }
 
 /// What a replica durably knows about one ledger.
