@@ -18,17 +18,7 @@ pub use direct::{DirectLinks, Fault};
 use crate::message::{Reply, Request};
 use std::sync::Arc;
 use thalweg_types::id::{ContainerId, ReplicaId};
-
-/// Which of the connections between two nodes carries an attachment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Lane {
-    /// Entries of owners.
-    Data,
-    /// Fences and recoveries: never behind a queue of entries.
-    Urgent,
-    /// Copies for repair: never in front of anything.
-    Repair,
-}
+pub use thalweg_wire::ledger::Lane;
 
 /// What happens on an attachment.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,10 +1,17 @@
-//! What owners, recoverers and replicas say to each other about ledgers.
+//! What owners, recoverers and replicas say to each other about ledgers, and what their nodes say about connections.
 //!
-//! Every message travels between one container's owner (or recoverer) and one named replica. Ends are exclusive: the
-//! first entry that is not there.
+//! Every request and reply travels between one container's owner (or recoverer) and one named replica. Ends are
+//! exclusive: the first entry that is not there.
 
 use bytes::Bytes;
-use thalweg_types::id::{Address, EntryId, Epoch, Incarnation, LedgerId};
+use thalweg_types::id::{
+    Address, ContainerId, EntryId, Epoch, Incarnation, LedgerId, NodeId, ReplicaId,
+};
+
+/// The lowest feature level that this program speaks.
+pub const LEVEL_MIN: u16 = 1;
+/// The highest feature level that this program speaks.
+pub const LEVEL_MAX: u16 = 1;
 
 /// An entry with what rides along.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -230,5 +237,147 @@ pub enum Reply {
         run: Option<RunFacts>,
         /// Who fenced it.
         fenced_by: Option<Epoch>,
+    },
+}
+
+/// Which of the connections between two nodes carries a channel. On the wire: never renumbered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lane {
+    /// Entries of owners.
+    Data,
+    /// Fences and recoveries: never behind a queue of entries.
+    Urgent,
+    /// Copies for repair: never in front of anything.
+    Repair,
+}
+
+/// The first message of a connection, from the node that asks. Fields that a later level adds stand behind these, and
+/// whoever does not know them skips them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connect {
+    /// The lowest feature level that it speaks.
+    pub level_min: u16,
+    /// The highest.
+    pub level_max: u16,
+    /// Its cluster.
+    pub cluster: u128,
+    /// Who it is.
+    pub from: NodeId,
+    /// Random per start of its process.
+    pub incarnation: Incarnation,
+    /// Whom it wants.
+    pub to: NodeId,
+    /// What for.
+    pub lane: Lane,
+}
+
+/// The answer of a node that agrees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accept {
+    /// The feature level of this connection: the highest that both speak.
+    pub level: u16,
+    /// Its cluster.
+    pub cluster: u128,
+    /// Who it is.
+    pub node: NodeId,
+    /// Random per start of its process.
+    pub incarnation: Incarnation,
+}
+
+/// Why a node does not agree; it closes the connection. On the wire: never renumbered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefuseReason {
+    /// No feature level is spoken by both.
+    Level,
+    /// It belongs to another cluster.
+    Cluster,
+    /// It is another node.
+    Node,
+    /// It has too many connections.
+    Busy,
+}
+
+/// Begins a channel to a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attach {
+    /// The number that the asker gives it; MUST NOT be in use on this connection.
+    pub channel: u32,
+    /// Whose ledgers.
+    pub container: ContainerId,
+    /// Which storage on which node.
+    pub replica: ReplicaId,
+}
+
+/// Why a channel ends. On the wire: never renumbered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DetachReason {
+    /// That storage is not mounted on this node.
+    NotMounted,
+    /// The storage has stopped.
+    Stopped,
+    /// There are too many channels.
+    TooMany,
+}
+
+/// All that crosses a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// Begins a connection.
+    Connect(Connect),
+    /// Agrees to it.
+    Accept(Accept),
+    /// Refuses it.
+    Refuse {
+        /// The lowest feature level that the node speaks.
+        level_min: u16,
+        /// The highest.
+        level_max: u16,
+        /// Why.
+        why: RefuseReason,
+    },
+    /// Begins a channel.
+    Attach(Attach),
+    /// The channel is there.
+    Attached {
+        /// Which.
+        channel: u32,
+        /// How many times the storage has been mounted.
+        mount_seq: u64,
+    },
+    /// Ends a channel, by the asker.
+    Detach {
+        /// Which.
+        channel: u32,
+    },
+    /// There is no such channel, or no more.
+    Detached {
+        /// Which.
+        channel: u32,
+        /// Why.
+        why: DetachReason,
+    },
+    /// Is anybody there?
+    Ping {
+        /// Comes back with the answer.
+        number: u64,
+    },
+    /// Yes.
+    Pong {
+        /// As it was asked.
+        number: u64,
+    },
+    /// To a replica.
+    Request {
+        /// On which channel.
+        channel: u32,
+        /// What.
+        request: Request,
+    },
+    /// From a replica.
+    Reply {
+        /// On which channel.
+        channel: u32,
+        /// What.
+        reply: Reply,
     },
 }
