@@ -31,6 +31,9 @@ pub struct Progress {
     /// The ledger has ended for this owner (fenced, or its disk failed). Final. Entries beyond `committed` have an
     /// unknown outcome.
     pub stopped: Option<Arc<str>>,
+    /// The owner itself has ended the ledger, because a fresh ensemble takes a new epoch: whoever owns the container
+    /// shall open its log again at once.
+    pub renew: bool,
 }
 
 /// The ledger has ended for this owner. Whether entries beyond the last committed one survive is unknown.

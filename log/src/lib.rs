@@ -14,6 +14,7 @@ pub mod quorum;
 pub mod recovery;
 pub mod register;
 pub mod replica;
+pub mod replicated;
 pub mod service;
 pub mod storage;
 pub mod testing;

@@ -19,6 +19,7 @@ use crate::storage::{Storage, StorageProgress};
 use crate::writer::{self, StopReason};
 use bytes::Bytes;
 use container::Container;
+pub(crate) use container::describe;
 pub use metadata::LocalMetadataLog;
 use replay::LocalReplay;
 use std::collections::BTreeMap;

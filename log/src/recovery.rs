@@ -214,6 +214,24 @@ impl Recovery {
         self.plan.ensemble.iter().copied().filter(move |replica| !answered(replica))
     }
 
+    /// True once enough members vouch for the end.
+    pub fn is_copying(&self) -> bool {
+        matches!(self.phase, Phase::Copying | Phase::Closing)
+    }
+
+    /// Where copies go.
+    pub fn target(&self) -> &[ReplicaId] {
+        &self.target
+    }
+
+    /// Those of the target that have not acked the oldest copy that was sent to them.
+    pub fn lagging(&self) -> impl Iterator<Item = ReplicaId> {
+        let oldest = self.copies.front().filter(|copy| copy.frame.is_some());
+        oldest.into_iter().flat_map(|copy| {
+            self.target.iter().copied().filter(|replica| !copy.acked.contains(replica))
+        })
+    }
+
     /// Members that have answered but cannot vouch for their tail.
     pub fn doubtful(&self) -> impl Iterator<Item = ReplicaId> {
         self.answers.iter().filter(|a| a.failed || !a.run.certain).map(|a| a.replica)

@@ -15,7 +15,7 @@
 
 use crate::frame::EntryFrame;
 use crate::ledger::Entry;
-use crate::message::{Reply, Request, RunFacts};
+use crate::message::{Refusal, Reply, Request, RunFacts};
 use crate::quorum::Quorum;
 use crate::register::Change;
 use std::collections::VecDeque;
@@ -47,6 +47,18 @@ pub enum Input {
     Reconnected {
         /// Whose.
         replica: ReplicaId,
+    },
+    /// Time to see whether a replica whose disk was full has room again.
+    Retry {
+        /// Whose.
+        replica: ReplicaId,
+    },
+    /// The shell has reason not to rely on a member any more.
+    Distrust {
+        /// Whom.
+        replica: ReplicaId,
+        /// Why.
+        why: Distrust,
     },
     /// Placement has found a substitute for a member.
     Replace {
@@ -80,6 +92,8 @@ pub enum StopReason {
     StorageFailed,
     /// The owner ends.
     ShutDown,
+    /// The owner wants a fresh ensemble, which only a new epoch can give: it shall open the log again at once.
+    Renew,
 }
 
 /// Why a member's acks no longer count, for the life of the ledger.
@@ -91,8 +105,8 @@ pub enum Distrust {
     LostData,
     /// It does not know the ledger, or cannot vouch for it.
     Doubtful,
-    /// Its disk is full.
-    Full,
+    /// Its storage was mounted more often before than now: what it had acked since is gone.
+    RolledBack,
 }
 
 /// What a writer wants done.
@@ -120,6 +134,11 @@ pub enum Effect {
         /// Why.
         why: Distrust,
     },
+    /// A member's disk is full: it gets only what may use the reserve, until a retry is acked. Its acks still count.
+    Full {
+        /// Whose.
+        replica: ReplicaId,
+    },
     /// Nothing more is committed. Entries beyond the commit point have an unknown outcome.
     Stopped(StopReason),
 }
@@ -134,11 +153,16 @@ struct Member {
     /// What it said it has, whether that counted or not.
     seen_end: EntryId,
     distrusted: bool,
+    /// It has refused entries because its disk is full.
+    full: bool,
+    /// Where it was last rewound to on this connection: what it was sent before that may be refused many times over.
+    rewound_to: Option<EntryId>,
 }
 
 impl Member {
     fn new(replica: ReplicaId, base: EntryId) -> Self {
-        Self { replica, base, acked_end: base, seen_end: base, distrusted: false }
+        let (distrusted, full, rewound_to) = (false, false, None);
+        Self { replica, base, acked_end: base, seen_end: base, distrusted, full, rewound_to }
     }
 }
 
@@ -253,8 +277,9 @@ impl Writer {
             digest.of(place(*new), &("writer: joins", ledger.epoch));
         }
         for member in members {
-            let Member { replica, base, acked_end, seen_end, distrusted } = member;
-            let ends = (base, acked_end, seen_end, distrusted);
+            let Member { replica, base, acked_end, seen_end, .. } = member;
+            let Member { distrusted, full, rewound_to, .. } = member;
+            let ends = (base, acked_end, seen_end, distrusted, full, rewound_to);
             digest.of(place(*replica), &("writer: member", ledger.epoch, ends));
         }
     }
@@ -262,6 +287,22 @@ impl Writer {
     /// Members whose acks no longer count.
     pub fn distrusted(&self) -> impl Iterator<Item = ReplicaId> {
         self.members.iter().filter(|member| member.distrusted).map(|member| member.replica)
+    }
+
+    /// Members whose disk is full.
+    pub fn full(&self) -> impl Iterator<Item = ReplicaId> {
+        let full = self.members.iter().filter(|member| member.full && !member.distrusted);
+        full.map(|member| member.replica)
+    }
+
+    /// Everybody who gets frames: the members of every ensemble that the register may hold.
+    pub fn members(&self) -> impl Iterator<Item = ReplicaId> {
+        self.members.iter().map(|member| member.replica)
+    }
+
+    /// Bytes of the entries that are kept for members which lack them.
+    pub fn window_bytes(&self) -> usize {
+        self.window_bytes
     }
 }
 
@@ -282,6 +323,8 @@ impl Machine for Writer {
             Input::Submit(entry) => self.submit(entry, effects),
             Input::Reply { from, reply } => self.reply(from, &reply, effects),
             Input::Reconnected { replica } => self.reconnected(replica, effects),
+            Input::Retry { replica } => self.retry(replica, effects),
+            Input::Distrust { replica, why } => self.distrust(replica, why, effects),
             Input::Replace { old, new } => self.replace(old, new, effects),
             Input::Changed => self.changed(effects),
             Input::Kept { keep_from } => self.keep_from = self.keep_from.max(keep_from),
@@ -332,11 +375,15 @@ impl Writer {
             exempt: entry.exempt,
         };
         self.next = self.next.next();
-        for member in self.members.iter().filter(|member| !member.distrusted) {
+        for member in self.members.iter().filter(|member| !member.distrusted && !member.full) {
             effects.push(append(member, &frame));
         }
+        let relieves = frame.exempt;
         self.window_bytes += frame.content_len();
         self.window.push_back(frame);
+        if relieves {
+            self.draw_along(effects);
+        }
         self.shrink_window(effects);
     }
 
@@ -349,15 +396,10 @@ impl Writer {
                 self.stop(StopReason::Fenced { by }, effects);
             }
             Reply::OutOfOrder { ledger, base, end } if ledger == self.ledger => {
-                probe!("writer: rewind");
-                self.resend(from, base, end, effects);
+                self.rewind(from, base, end, effects);
             }
             Reply::Refused { ledger, why } if ledger == self.ledger => {
-                let why = match why {
-                    crate::message::Refusal::Full => Distrust::Full,
-                    _ => Distrust::Doubtful,
-                };
-                self.distrust(from, why, effects);
+                self.refused(from, why, effects);
             }
             Reply::Greeting { ledger, run, fenced_by } if ledger == self.ledger => {
                 self.greeting(from, run, fenced_by, effects);
@@ -384,12 +426,65 @@ impl Writer {
         if member.base != base {
             return; // Of a run that is over.
         }
+        let has_room = member.full && end > member.seen_end;
+        member.full &= !has_room;
         member.seen_end = member.seen_end.max(end);
         if eligible {
             member.acked_end = member.acked_end.max(end);
             self.advance(effects);
         }
+        if has_room {
+            probe!("writer: a full replica has room again");
+            self.resend(from, base, end, effects);
+        }
         self.shrink_window(effects);
+    }
+
+    fn refused(&mut self, from: ReplicaId, why: Refusal, effects: &mut Vec<Effect>) {
+        let Some(member) = self.members.iter_mut().find(|m| m.replica == from) else { return };
+        match why {
+            Refusal::Full if member.full || member.distrusted => {}
+            Refusal::Full => {
+                probe!("writer: a replica is full");
+                member.full = true;
+                effects.push(Effect::Full { replica: from });
+                self.draw_along(effects);
+            }
+            // What followed an open that a full disk refused.
+            Refusal::UnknownLedger if member.full => {}
+            Refusal::UnknownLedger | Refusal::Limbo => {
+                self.distrust(from, Distrust::Doubtful, effects);
+            }
+        }
+    }
+
+    /// Sends a full member the oldest entry that it lacks: if that is acked, the rest follows.
+    fn retry(&mut self, replica: ReplicaId, effects: &mut Vec<Effect>) {
+        let full = |m: &&Member| m.replica == replica && m.full && !m.distrusted;
+        let Some(member) = self.members.iter().find(full) else { return };
+        effects.push(self.open(member));
+        effects.extend(self.lacking(member).take(1).map(|frame| append(member, frame)));
+        self.draw_along(effects);
+    }
+
+    /// An entry that may use the reserve of a full disk draws those in front of it along.
+    fn draw_along(&self, effects: &mut Vec<Effect>) {
+        for member in self.members.iter().filter(|member| member.full && !member.distrusted) {
+            let last = self.lacking(member).filter(|frame| frame.exempt).last();
+            let Some(last) = last.map(|frame| frame.entry) else { continue };
+            let drawn = self.lacking(member).take_while(|frame| frame.entry <= last);
+            effects.extend(drawn.map(|frame| {
+                let frame = EntryFrame { base: member.base, exempt: true, ..frame.clone() };
+                Effect::Send { to: member.replica, request: Request::Append(frame) }
+            }));
+        }
+    }
+
+    /// What the window has that the member has not acked.
+    fn lacking(&self, member: &Member) -> impl Iterator<Item = &EntryFrame> {
+        let oldest = self.next.0 - self.window.len() as u64;
+        let skip = usize::try_from(member.seen_end.0.saturating_sub(oldest)).unwrap_or(usize::MAX);
+        self.window.iter().skip(skip)
     }
 
     /// The end that the ack quorum of the eligible members has reached.
@@ -415,9 +510,12 @@ impl Writer {
     }
 
     fn reconnected(&mut self, replica: ReplicaId, effects: &mut Vec<Effect>) {
-        if let Some(member) = self.members.iter().find(|member| member.replica == replica) {
+        let member = self.members.iter_mut().find(|member| member.replica == replica);
+        if let Some(member) = member {
+            member.rewound_to = None;
             // The open may have been lost with the connection; repeating it is harmless.
-            effects.push(self.open(member));
+            let member = member.clone();
+            effects.push(self.open(&member));
             let hello = Request::Hello { ledger: self.ledger };
             effects.push(Effect::Send { to: replica, request: hello });
         }
@@ -450,10 +548,21 @@ impl Writer {
         }
     }
 
+    /// The replica expects `end`. Everything that was sent behind it meets the same refusal; one rewind serves all.
+    fn rewind(&mut self, to: ReplicaId, base: EntryId, end: EntryId, effects: &mut Vec<Effect>) {
+        let member = self.members.iter_mut().find(|m| m.replica == to && m.base == base);
+        let Some(member) = member.filter(|member| member.rewound_to != Some(end)) else { return };
+        probe!("writer: rewind");
+        member.rewound_to = Some(end);
+        self.resend(to, base, end, effects);
+    }
+
     /// Sends everything from `end` on again.
     fn resend(&mut self, to: ReplicaId, base: EntryId, end: EntryId, effects: &mut Vec<Effect>) {
         let member = self.members.iter().find(|m| m.replica == to && m.base == base);
-        let Some(member) = member.filter(|member| !member.distrusted) else { return };
+        let Some(member) = member.filter(|member| !member.distrusted && !member.full) else {
+            return;
+        };
         let oldest = self.next.0 - self.window.len() as u64;
         let Some(skip) = end.0.checked_sub(oldest) else {
             return self.distrust(to, Distrust::LeftBehind, effects);

@@ -136,7 +136,8 @@ impl Container {
         let writer = Writer::new(ledger, incarnation, record.quorum, ensemble, log.keep_from);
         let mut state = self.lock();
         let stopped = state.replica.failed().cloned();
-        let progress = Progress { committed: None, held: state.held.clone(), stopped };
+        let held = state.held.clone();
+        let progress = Progress { held, stopped, ..Progress::default() };
         let (sender, receiver) = watch::channel(progress);
         state.running = Some(Running { writer, progress: sender });
         state.log = Some(log);
@@ -267,6 +268,8 @@ impl State {
                         seen.stopped = Some(reason.into());
                     });
                 }
+                // The local storage holds what it cannot take, and refuses nothing for want of room.
+                writer::Effect::Full { .. } => {}
                 writer::Effect::Register(_) => {
                     unreachable!("nobody proposes a change of an ensemble of one")
                 }
@@ -298,11 +301,12 @@ impl State {
     }
 }
 
-fn describe(why: StopReason, failed: Option<Arc<str>>) -> Arc<str> {
+pub(crate) fn describe(why: StopReason, failed: Option<Arc<str>>) -> Arc<str> {
     match why {
         StopReason::Fenced { by } => format!("epoch {by} has taken the container over").into(),
         StopReason::Superseded => Arc::from("a newer epoch owns the container"),
         StopReason::StorageFailed => failed.unwrap_or_else(|| Arc::from("the storage has failed")),
         StopReason::ShutDown => Arc::from("the process is shutting down"),
+        StopReason::Renew => Arc::from("the owner asks for a new epoch with a fresh ensemble"),
     }
 }

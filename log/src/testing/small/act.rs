@@ -279,7 +279,9 @@ impl SmallWorld {
                 {
                     return Err(format!("a writer was stopped by epoch {by}, not above its own"));
                 }
-                writer::Effect::Distrusted { .. } | writer::Effect::Stopped(_) => {}
+                writer::Effect::Distrusted { .. }
+                | writer::Effect::Full { .. }
+                | writer::Effect::Stopped(_) => {}
             }
         }
         self.hush(host);
