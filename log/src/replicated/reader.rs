@@ -147,8 +147,8 @@ impl Reader {
         }
     }
 
-    /// Asks one replica after the other. Fragments may have been repaired meanwhile, so the register is looked at before
-    /// anybody is asked again.
+    /// Asks one replica after the other. Fragments may have been repaired meanwhile, so the register is looked at
+    /// before anybody is asked again.
     async fn ask(&self, log: &ContainerLog, question: Question) -> Result<Reply, ReadError> {
         let address = question.address();
         let mut tried: BTreeMap<ReplicaId, String> = BTreeMap::new();

@@ -1,5 +1,5 @@
-//! Looks after a ledger's members while it is written: who is too slow, who must go, and when to tell a commit point that
-//! no entry carries.
+//! Looks after a ledger's members while it is written: who is too slow, who must go, and when to tell a commit point
+//! that no entry carries.
 //!
 //! A member is *slow* when it leaves entries unacked, without any progress, for longer than the others ever take: eight
 //! times the 99th percentile of their ack latency, but never less than [`SILENCE_MIN`]. It must look so twice: an owner

@@ -4,7 +4,7 @@ fn last_ensemble(world: &World) -> Vec<ReplicaId> {
     world.record().ledgers.last().unwrap().last_fragment().ensemble.clone()
 }
 
-/// A world with a spare node: the ledger is on three of four, and two of them are named, one of them far from the owner.
+/// A world with a spare node: the ledger is on three of four. Named are a member far from its owner, and the spare.
 fn with_spare() -> (World, Arc<ReplicatedLogs>, Opened, ReplicaId, ReplicaId) {
     let world = World::new(4);
     let logs = world.logs(1);
