@@ -114,8 +114,22 @@ struct Copy {
     /// Who could not give it.
     tried: Vec<ReplicaId>,
     asked: Option<ReplicaId>,
+    /// Who was asked and let a retry come, the last one last: they may hang, so others are asked first.
+    silent: Vec<ReplicaId>,
     /// Members of the ending's ensemble that have it, durably.
     acked: Vec<ReplicaId>,
+}
+
+impl Copy {
+    fn new(entry: EntryId) -> Self {
+        let (tried, silent, acked) = (Vec::new(), Vec::new(), Vec::new());
+        Self { entry, frame: None, tried, asked: None, silent, acked }
+    }
+
+    /// How long ago `replica` let a retry come: 0 if it never did, then the least recent first.
+    fn silence(&self, replica: ReplicaId) -> usize {
+        self.silent.iter().position(|silent| *silent == replica).map_or(0, |at| at + 1)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -193,10 +207,13 @@ impl Recovery {
         for Answer { replica, run, failed } in answers {
             digest.of(place(*replica), &("recovery: answer", by, run, failed));
         }
-        for Copy { entry, frame: _, tried, asked, acked } in copies {
+        for Copy { entry, frame: _, tried, asked, silent, acked } in copies {
             digest.of_each(places(tried), &("recovery: tried", by, entry));
             digest.of_each(places(asked.as_slice()), &("recovery: asked", by, entry));
             digest.of_each(places(acked), &("recovery: copied", by, entry));
+            for (at, replica) in silent.iter().enumerate() {
+                digest.of(place(*replica), &("recovery: silent", by, entry, at));
+            }
         }
         for Copy { entry, frame, .. } in copies {
             digest.all(&(entry, frame));
@@ -337,6 +354,9 @@ impl Recovery {
     /// How many vouching members prove that what they lack was never committed.
     fn needed(&self) -> usize {
         let needed = self.plan.quorum.recovery();
+        if planted!("PB-B7") {
+            return self.plan.ensemble.len();
+        }
         if planted!("PB-L15") { needed - 1 } else { needed }
     }
 
@@ -386,8 +406,7 @@ impl Recovery {
             if entry >= target_end {
                 break;
             }
-            let copy = Copy { entry, frame: None, tried: vec![], asked: None, acked: vec![] };
-            self.copies.push_back(copy);
+            self.copies.push_back(Copy::new(entry));
             self.ask(entry, effects);
             if self.phase == Phase::Closing || self.given_up.is_some() {
                 return;
@@ -406,8 +425,9 @@ impl Recovery {
             return;
         }
         let untried = self.answers.iter().filter(|answer| !copy.tried.contains(&answer.replica));
-        let claims = |answer: &&Answer| !(answer.run.base..answer.run.end).contains(&entry);
-        let source = untried.min_by_key(|answer| (claims(answer), answer.replica));
+        let lacks = |answer: &Answer| !(answer.run.base..answer.run.end).contains(&entry);
+        let order = |a: &&Answer| (lacks(a), copy.silence(a.replica), a.replica);
+        let source = untried.min_by_key(order);
         if let Some(to) = source.map(|answer| answer.replica) {
             self.copies[at].asked = Some(to);
             let request = Request::Read { ledger: self.plan.ledger, entry };
@@ -430,7 +450,8 @@ impl Recovery {
     fn have(&mut self, from: ReplicaId, frame: EntryFrame, effects: &mut Vec<Effect>) {
         let Some(at) = self.place_of(frame.entry) else { return };
         let copy = &mut self.copies[at];
-        if copy.asked != Some(from) || copy.frame.is_some() {
+        let asked = copy.asked == Some(from) || copy.silent.contains(&from);
+        if !asked || copy.frame.is_some() {
             return;
         }
         copy.asked = None;
@@ -468,7 +489,8 @@ impl Recovery {
     fn repaired(&mut self, from: ReplicaId, entry: EntryId, effects: &mut Vec<Effect>) {
         let Some(at) = self.place_of(entry) else { return };
         let copy = &mut self.copies[at];
-        if !self.target.contains(&from) || copy.acked.contains(&from) || copy.frame.is_none() {
+        let again = copy.acked.contains(&from) && !planted!("PB-B18");
+        if !self.target.contains(&from) || again || copy.frame.is_none() {
             return;
         }
         copy.acked.push(from);
@@ -483,8 +505,12 @@ impl Recovery {
     fn retry(&mut self, effects: &mut Vec<Effect>) {
         self.fence_silent(effects);
         for copy in &mut self.copies {
-            copy.asked = None;
             copy.tried.clear();
+            if let Some(silent) = copy.asked.take().filter(|_| !planted!("PB-B7r")) {
+                probe!("recovery: a replica that was to be read from is silent");
+                copy.silent.retain(|replica| *replica != silent);
+                copy.silent.push(silent);
+            }
         }
         for at in 0..self.copies.len() {
             self.send_copies(at, effects);

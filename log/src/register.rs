@@ -382,6 +382,11 @@ impl ContainerLog {
         self.owner = Some(assigned);
         if let Some(last) = self.ledgers.last_mut().filter(|l| l.stage == LedgerStage::Open) {
             last.stage = LedgerStage::Recovering;
+        } else if let Some(last) = self.ledgers.last_mut()
+            && last.stage == LedgerStage::Recovering
+            && planted!("PB-B23")
+        {
+            last.stage = LedgerStage::Closed { end: last.last_fragment().first };
         }
         Ok(())
     }
@@ -399,7 +404,7 @@ impl ContainerLog {
         quorum.validate_ensemble(ensemble)?;
         let (count, keep_from) = (self.ledgers.len(), self.keep_from);
         let last = self.ledgers.last_mut();
-        if last.as_ref().is_some_and(|last| last.epoch == epoch) {
+        if last.as_ref().is_some_and(|last| last.epoch == epoch) && !planted!("PB-B22") {
             return Ok(()); // Its reply was lost.
         }
         let goes = last.as_ref().is_some_and(|last| {
@@ -446,11 +451,16 @@ impl ContainerLog {
     ) -> Result<(), Refusal> {
         let expected = self.last_change_id + 1;
         let current = self.epoch == epoch;
-        let last = self.ledgers.last_mut();
+        let stale = planted!("PB-B13");
+        let last = if stale {
+            self.ledgers.iter_mut().find(|ledger| ledger.epoch == epoch)
+        } else {
+            self.ledgers.last_mut()
+        };
         // A recoverer's change, in the planted variant that shows its ensemble before it has closed.
         let early = planted!("PB-L25") && id == u64::MAX;
         let owned = |l: &LedgerRecord| l.epoch == epoch && l.stage == LedgerStage::Open;
-        let open = last.filter(|l| current && (owned(l) || early && !l.is_closed()));
+        let open = last.filter(|l| stale || current && (owned(l) || early && !l.is_closed()));
         let ledger = open.ok_or(Refusal::Stale)?;
         ledger.quorum.validate_ensemble(ensemble)?;
         if early {
@@ -460,7 +470,7 @@ impl ContainerLog {
         if id == self.last_change_id && fragment.first == first && fragment.ensemble == ensemble {
             return Ok(()); // Its reply was lost.
         }
-        if id != expected {
+        if id != expected && !planted!("PB-B11") {
             return Err(Refusal::Stale);
         }
         if first < fragment.first {

@@ -141,6 +141,12 @@ impl Part {
         }
     }
 
+    /// One whose run has come to `end` already, in the planted variant that begins a ledger with an append.
+    fn at(base: EntryId, end: EntryId) -> Self {
+        let run = Run { base, staged_end: end, durable_end: end, opened: true };
+        Self { runs: vec![run], ..Self::new(base) }
+    }
+
     fn recovered(state: &LedgerState) -> Self {
         let end = state.tail.map_or(state.base, EntryId::next);
         let run = Run { base: state.base, staged_end: end, durable_end: end, opened: true };
@@ -382,6 +388,10 @@ impl Replica {
             probe!("replica: append refused by a fence");
             return effects.push(Effect::Reply { peer, reply: Reply::Fenced { ledger, by } });
         }
+        if planted!("PB-B25") {
+            let begun = || Part { incarnation: Some(Incarnation(0)), ..Part::at(base, number) };
+            self.parts.entry(epoch).or_insert_with(begun);
+        }
         let Some(part) = self.parts.get_mut(&epoch) else {
             return effects.push(refuse(Refusal::UnknownLedger));
         };
@@ -410,6 +420,9 @@ impl Replica {
         part.run_mut().staged_end = end;
         let committed_end = entry.lac.map_or(EntryId(0), EntryId::next);
         part.committed_end = part.committed_end.max(committed_end);
+        if planted!("PB-B19") {
+            part.committed_end = end;
+        }
         self.stage(Frame::Entry(entry), Pending::Run { epoch, base, end }, effects);
     }
 
@@ -482,7 +495,10 @@ impl Replica {
             return effects.push(Effect::Reply { peer, reply });
         }
         let part = self.parts.get(&ledger.epoch);
-        if part.is_some_and(|part| part.holds(number)) {
+        if part.is_some_and(|part| part.holds(number)) && planted!("PB-B24") {
+            let reply = Reply::Repaired { ledger, entry: number };
+            effects.push(Effect::Reply { peer, reply });
+        } else if part.is_some_and(|part| part.holds(number)) {
             effects.push(Effect::Verify { peer, by, entry });
         } else {
             self.store_copy(peer, by, entry, effects);
@@ -561,7 +577,10 @@ impl Replica {
         let ledger = self.ledger(epoch);
         let part = self.parts.get(&epoch);
         // A copy from before a restart lies in no run that is known, so there the storage has to look.
-        let vouches = |part: &&Part| part.certain && part.fenced_by.is_some() && part.copies_known;
+        let vouches = |part: &&Part| {
+            let fenced = part.fenced_by.is_some() || planted!("PB-B20");
+            part.certain && fenced && part.copies_known
+        };
         let vouching = part.filter(vouches);
         let reply = match vouching {
             Some(part) if !part.holds(entry) && entry >= part.run().durable_end => {

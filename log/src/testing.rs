@@ -3,6 +3,7 @@
 //!
 //! Nothing here is used by the product. All of it is deterministic.
 
+pub mod bookkeeper;
 mod disk;
 mod executor;
 mod metadata;

@@ -311,7 +311,7 @@ impl Machine for Writer {
     type Effect = Effect;
 
     fn step(&mut self, _now: Instant, input: Input, effects: &mut Vec<Effect>) {
-        if self.stopped.is_some() {
+        if self.stopped.is_some() && !planted!("PB-B9") {
             return;
         }
         match input {

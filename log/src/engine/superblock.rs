@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use thalweg_actor::disk::{Disk, File, Open};
-use thalweg_actor::probe;
+use thalweg_actor::{planted, probe};
 
 const COPIES: u32 = 4;
 
@@ -142,6 +142,7 @@ fn choose(found: &[Result<Superblock, String>]) -> Option<Superblock> {
         let key = content.encode(0).to_vec();
         votes.entry(key).or_insert((content.sequence, 0, *content)).1 += 1;
     }
-    let agreed = votes.into_values().filter(|(_, copies, _)| *copies >= 2);
+    let least = if planted!("PB-B16") { 1 } else { 2 };
+    let agreed = votes.into_values().filter(|(_, copies, _)| *copies >= least);
     agreed.max_by_key(|(sequence, ..)| *sequence).map(|(.., content)| content)
 }

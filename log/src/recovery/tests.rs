@@ -41,6 +41,23 @@ fn fenced(recovery: &mut Recovery, node: u64, end: u64) -> Vec<Effect> {
     step(recovery, Input::Reply { from: replica(node), reply })
 }
 
+fn fence(node: u64) -> Effect {
+    Effect::Send { to: replica(node), request: Request::Fence { ledger: LEDGER, by: BY } }
+}
+
+fn entry(entry: u64) -> EntryFrame {
+    EntryFrame {
+        ledger: LEDGER,
+        base: EntryId(0),
+        entry: EntryId(entry),
+        lac: None,
+        keep_from: thalweg_types::id::Address::default(),
+        headers: bytes::Bytes::from_static(b"h"),
+        payload: Vec::new(),
+        exempt: false,
+    }
+}
+
 fn read(node: u64, entry: u64) -> Effect {
     let request = Request::Read { ledger: LEDGER, entry: EntryId(entry) };
     Effect::Send { to: replica(node), request }
@@ -84,4 +101,33 @@ fn a_read_that_fails_never_lowers_where_the_ledger_ends() {
     assert_eq!(recovery.doubtful().collect::<Vec<_>>(), [replica(1), replica(2)]);
     let again = step(&mut recovery, Input::Retry);
     assert!(again.contains(&read(1, 0)) && closes_at(&again).is_none());
+}
+
+#[test]
+fn one_that_hangs_is_not_read_from_again_before_the_others() {
+    let mut recovery = begun();
+    fenced(&mut recovery, 1, 1);
+    assert_eq!(fenced(&mut recovery, 2, 1), [read(1, 0)]);
+    // It has answered the fence and says nothing more, nor does the next one.
+    assert_eq!(step(&mut recovery, Input::Retry), [fence(3), read(2, 0)]);
+    assert_eq!(step(&mut recovery, Input::Retry), [fence(3), read(1, 0)]);
+    // What comes late is as good.
+    let late = Reply::Have(entry(0));
+    let copies = step(&mut recovery, Input::Reply { from: replica(2), reply: late.clone() });
+    let repair = |node| {
+        let request = Request::Repair { by: BY, entry: entry(0) };
+        Effect::Send { to: replica(node), request }
+    };
+    assert_eq!(copies, [repair(1), repair(2), repair(3)]);
+    // But only once, and only from one that was asked.
+    assert_eq!(step(&mut recovery, Input::Reply { from: replica(1), reply: late }), []);
+}
+
+#[test]
+fn the_only_one_that_has_an_entry_is_asked_again_and_again() {
+    let mut recovery = begun();
+    fenced(&mut recovery, 1, 1);
+    assert_eq!(fenced(&mut recovery, 2, 0), [read(1, 0)]);
+    assert_eq!(step(&mut recovery, Input::Retry), [fence(3), read(1, 0)]);
+    assert_eq!(step(&mut recovery, Input::Retry), [fence(3), read(1, 0)]);
 }

@@ -26,9 +26,10 @@ mod list;
 mod network;
 mod node;
 mod oracle;
+mod script;
 mod worlds;
 
-pub use worlds::{FULL, PLANTED, Planted, Setup, WORLDS, setup};
+pub use worlds::{FULL, PLAIN, PLANTED, Planted, Setup, WORLDS, setup};
 
 use crate::message::{Peer, Reply, Request};
 use crate::quorum::Quorum;

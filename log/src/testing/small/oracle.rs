@@ -87,6 +87,9 @@ impl SmallWorld {
             let Some(host) = self.hosts.get(at) else { continue };
             let committed = host.value.committed_end();
             if let LedgerStage::Closed { end } = ledger.stage {
+                if committed > end {
+                    return Err(format!("L7: committed {committed}, closed at {end}"));
+                }
                 self.judge_closed(register, epoch, end)?;
             } else {
                 let last = ledger.last_fragment();

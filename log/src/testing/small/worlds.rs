@@ -44,7 +44,8 @@ const NOTHING: Budget = Budget {
 const ONE: Budget = Budget { takeovers: 1, ..NOTHING };
 const TWO: Budget = Budget { takeovers: 2, ..NOTHING };
 
-const PLAIN: Setup = Setup {
+/// One entry and no fault: what other setups are made from.
+pub const PLAIN: Setup = Setup {
     name: "",
     what: "",
     entries: 1,
