@@ -12,6 +12,7 @@
 //! Deliberately not here: what requests mean, and what silence means (the machines and their shells).
 
 mod direct;
+pub mod net;
 
 pub use direct::{DirectLinks, Fault};
 

@@ -19,13 +19,17 @@ use crate::replica;
 use crate::storage::{Storage, StorageProgress};
 use hosted::Hosted;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use thalweg_actor::BoxFuture;
 use thalweg_actor::clock::Clock;
 use thalweg_actor::spawn::Spawn;
 use thalweg_types::id::{ContainerId, Epoch, LedgerId, ReplicaId};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+
+/// Bytes of entries that may be staged and not yet durable before those who bring more are asked to wait.
+/// Little in this crate's own tests, so that they need not fill the memory.
+const BACKLOG_BYTES_MAX: usize = if cfg!(test) { 4 } else { 256 } * 1024 * 1024;
 
 /// Where the answers to an asker go. All but [`Answers::room`] are called under the replica's lock: they MUST neither
 /// wait nor call back.
@@ -51,6 +55,9 @@ struct Parts {
     storage: Arc<dyn Storage>,
     clock: Arc<dyn Clock>,
     spawn: Arc<dyn Spawn>,
+    /// Bytes of entries that are staged and not yet durable.
+    backlog: AtomicUsize,
+    caught_up: Notify,
 }
 
 /// See the module's header.
@@ -70,7 +77,14 @@ impl ReplicaService {
         identity: ReplicaId,
     ) -> Arc<Self> {
         let progress = storage.progress();
-        let parts = Arc::new(Parts { identity, storage, clock, spawn });
+        let parts = Arc::new(Parts {
+            identity,
+            storage,
+            clock,
+            spawn,
+            backlog: AtomicUsize::new(0),
+            caught_up: Notify::new(),
+        });
         let containers = Mutex::default();
         // Peer 0 is nobody.
         let next_peer = AtomicU32::new(1);
@@ -98,6 +112,28 @@ impl ReplicaService {
     /// Why the storage has stopped, if it has.
     pub fn stopped(&self) -> Option<Arc<str>> {
         self.parts.storage.progress().borrow().stopped.clone()
+    }
+
+    /// True while the disk has more to write than it should: whoever brings entries SHOULD wait. A full disk writes
+    /// nothing, but takes nothing either.
+    pub fn is_behind(&self) -> bool {
+        if self.parts.backlog.load(Ordering::Relaxed) <= BACKLOG_BYTES_MAX {
+            return false;
+        }
+        let progress = self.parts.storage.progress();
+        let now = progress.borrow();
+        now.held.is_none() && now.stopped.is_none()
+    }
+
+    /// Completes when [`ReplicaService::is_behind`] is false.
+    pub async fn caught_up(&self) {
+        loop {
+            let news = self.parts.caught_up.notified();
+            if !self.is_behind() {
+                return;
+            }
+            news.await;
+        }
     }
 
     /// A new asker at `container`'s replica; its answers go to `answers` with `channel`. Fails if the storage has
@@ -170,6 +206,7 @@ async fn follow(service: Weak<ReplicaService>, mut progress: watch::Receiver<Sto
         }
         // Together, so that the answers to one batch leave in one write.
         touched.drain(..).for_each(|answers| answers.flush());
+        alive.parts.caught_up.notify_waiters();
         drop(alive);
         if now.stopped.is_some() || progress.changed().await.is_err() {
             return;

@@ -1,5 +1,5 @@
-//! Storages, disks and metadata logs that live in memory, and small worlds of machines: for tests of whatever stands on
-//! them.
+//! Storages, disks, networks and metadata logs that live in memory, and small worlds of machines: for tests of whatever
+//! stands on them.
 //!
 //! Nothing here is used by the product. All of it is deterministic.
 
@@ -7,10 +7,12 @@ pub mod bookkeeper;
 mod disk;
 mod executor;
 mod metadata;
+mod network;
 pub mod small;
 mod storage;
 
 pub use disk::MemoryDisk;
 pub use executor::Executor;
 pub use metadata::MemoryMetadataLog;
+pub use network::MemoryNetwork;
 pub use storage::MemoryStorage;

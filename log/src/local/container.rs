@@ -191,7 +191,7 @@ impl Container {
     pub(super) fn storage_progress(&self, progress: &StorageProgress) {
         let now = self.clock.now();
         let mut state = self.lock();
-        let frames = state.replica.durable(progress);
+        let (frames, _bytes) = state.replica.durable(progress);
         if frames > 0 {
             state.step_replica(&*self.storage, now, replica::Input::Durable { frames });
             state.settle(&*self.storage, self.replica, now);

@@ -6,6 +6,7 @@ use crate::message::{EntryHeaders, Peer, Reply, RunFacts};
 use crate::replica::{Effect, Input};
 use crate::storage::{Storage, StorageProgress};
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use thalweg_actor::probe;
 use thalweg_types::id::{ContainerId, EntryId, Epoch, LedgerId};
@@ -94,7 +95,8 @@ impl Hosted {
     ) {
         let now = self.parts.clock.now();
         let mut state = self.lock();
-        let frames = state.replica.durable(progress);
+        let (frames, bytes) = state.replica.durable(progress);
+        self.parts.backlog.fetch_sub(bytes, Ordering::Relaxed);
         if frames > 0 {
             state.step(&self.parts, now, Input::Durable { frames }, &mut |answers| {
                 if !touched.iter().any(|known| Arc::ptr_eq(known, answers)) {
@@ -185,7 +187,7 @@ impl State {
         answered: &mut dyn FnMut(&Arc<dyn Answers>),
     ) {
         let Self { replica, askers, to_read, .. } = self;
-        replica.step(&*parts.storage, now, input, |effect| match effect {
+        let staged = replica.step(&*parts.storage, now, input, |effect| match effect {
             Effect::Reply { peer, reply } => {
                 if let Some(asker) = askers.get(&peer) {
                     asker.answers.answer(asker.channel, reply);
@@ -208,6 +210,7 @@ impl State {
             }
             Effect::Stage(_) => unreachable!("staged already"),
         });
+        parts.backlog.fetch_add(staged, Ordering::Relaxed);
         if let Some(reason) = self.replica.failed().cloned() {
             self.lose_all(&reason);
         }

@@ -3,7 +3,7 @@
 //! The machine counts frames in the order in which it staged them; the storage numbers the frames of all containers.
 //! The tickets kept here join the two.
 
-use crate::frame::EntryFrame;
+use crate::frame::{EntryFrame, Frame};
 use crate::ledger::ReadError;
 use crate::replica::{Effect, Input, Replica};
 use crate::storage::{Storage, StorageProgress, Ticket};
@@ -16,8 +16,8 @@ use thalweg_types::time::Instant;
 /// See the module's header.
 pub(crate) struct Staging {
     replica: Replica,
-    /// Of the frames that the replica has staged and not yet heard of.
-    tickets: VecDeque<Ticket>,
+    /// Of the frames that the replica has staged and not yet heard of, with the bytes of their content.
+    tickets: VecDeque<(Ticket, usize)>,
     effects: Vec<Effect>,
     /// Why the storage takes no more frames.
     failed: Option<Arc<str>>,
@@ -52,38 +52,57 @@ impl Staging {
         news
     }
 
-    /// Steps the replica and stages what it wants staged; every other effect goes to `perform`.
+    /// Steps the replica and stages what it wants staged; every other effect goes to `perform`. Returns the bytes of
+    /// content that were staged.
     pub(crate) fn step(
         &mut self,
         storage: &dyn Storage,
         now: Instant,
         input: Input,
         mut perform: impl FnMut(Effect),
-    ) {
+    ) -> usize {
+        let mut staged = 0;
         self.replica.step(now, input, &mut self.effects);
         if cfg!(debug_assertions) {
             self.replica.check();
         }
         for effect in self.effects.drain(..) {
             match effect {
-                Effect::Stage(frame) => match storage.stage(frame) {
-                    Ok(ticket) => self.tickets.push_back(ticket),
-                    Err(stopped) => {
-                        self.failed.get_or_insert(stopped.reason);
+                Effect::Stage(frame) => {
+                    let bytes = content_len(&frame);
+                    match storage.stage(frame) {
+                        Ok(ticket) => {
+                            staged += bytes;
+                            self.tickets.push_back((ticket, bytes));
+                        }
+                        Err(stopped) => {
+                            self.failed.get_or_insert(stopped.reason);
+                        }
                     }
-                },
+                }
                 other => perform(other),
             }
         }
+        staged
     }
 
-    /// How many more of the oldest staged frames are durable now: step [`Input::Durable`] with it.
-    pub(crate) fn durable(&mut self, progress: &StorageProgress) -> usize {
-        let mut frames = 0;
-        while self.tickets.pop_front_if(|ticket| progress.covers(*ticket)).is_some() {
+    /// How many more of the oldest staged frames are durable now: step [`Input::Durable`] with it. And the bytes of
+    /// their content.
+    pub(crate) fn durable(&mut self, progress: &StorageProgress) -> (usize, usize) {
+        let (mut frames, mut bytes) = (0, 0);
+        while let Some((_, len)) = self.tickets.pop_front_if(|(ticket, _)| progress.covers(*ticket))
+        {
             frames += 1;
+            bytes += len;
         }
-        frames
+        (frames, bytes)
+    }
+}
+
+fn content_len(frame: &Frame) -> usize {
+    match frame {
+        Frame::Entry(entry) | Frame::Repair { entry, .. } => entry.content_len(),
+        _ => 0,
     }
 }
 
