@@ -1,6 +1,7 @@
 //! The disk log engine: one interleaved log per disk, written once, with group commit and an index in memory.
 //!
 //! * `format`: every byte on disk. `superblock`: the storage's identity. `files`: spare, prepared, in use.
+//! * `identity`: who a storage with peers is, and what it may vouch for.
 //! * `scan`: what of the log counts after a start; torn and damaged are told apart once and for all.
 //! * `writer`: batches. `keeper`: new files, and the space of old ones. `read`: verified reads.
 //! * `facts` and `index`: what the frames say, and where entries lie.
@@ -22,6 +23,7 @@ mod error;
 pub(crate) mod facts;
 mod files;
 mod format;
+mod identity;
 mod index;
 mod keeper;
 mod open;
@@ -36,9 +38,11 @@ pub use error::StartError;
 use self::core::Core;
 use crate::frame::Frame;
 use crate::ledger::{ReadError, Stopped};
+use crate::mounts::Mounts;
 use crate::storage::{Recovered, Storage, StorageProgress, StoredEntry, Ticket};
 use bytes::Bytes;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use thalweg_actor::BoxFuture;
 use thalweg_actor::env::Env;
 use thalweg_types::id::{EntryId, LedgerId, StorageUuid};
@@ -54,13 +58,28 @@ impl Engine {
     /// Mounts the storage in the folder of `env`, or creates one if the folder provably never held any. The caller
     /// has locked the folder. A crash in the middle leaves it to the next mount.
     pub async fn open(env: Env, config: Config) -> Result<Arc<Self>, StartError> {
-        let mounted = open::open(env, config).await?;
+        Ok(Self::run(open::open(env, config, None).await?))
+    }
+
+    /// The same for a storage whose ledgers have replicas elsewhere. The mount is noted with `mounts`, for which it
+    /// waits. Damage that cannot be put down to single ledgers is no refusal: the storage answers with what it can
+    /// read and vouches for nothing ([`Recovered::limbo`]). One that is not what it claims to be is set aside, and a
+    /// new one, with a new identity, takes its place.
+    pub async fn open_with_peers(
+        env: Env,
+        config: Config,
+        mounts: &dyn Mounts,
+    ) -> Result<Arc<Self>, StartError> {
+        Ok(Self::run(open::open(env, config, Some(mounts)).await?))
+    }
+
+    fn run(mounted: open::Mounted) -> Arc<Self> {
         let core = mounted.core;
         let writer = Box::pin(mounted.writer.run());
         drop(core.env.spawn.spawn("log writer", writer));
         let keeper = Box::pin(keeper::Keeper::new(core.clone()).run());
         drop(core.env.spawn.spawn("log keeper", keeper));
-        Ok(Arc::new(Self { core, recovered: Arc::new(mounted.recovered) }))
+        Arc::new(Self { core, recovered: Arc::new(mounted.recovered) })
     }
 
     /// Asserts the invariants of what is in memory.
@@ -101,6 +120,14 @@ impl Storage for Engine {
 
     fn payload(&self, ledger: LedgerId, entry: EntryId) -> BoxFuture<'_, Result<Bytes, ReadError>> {
         Box::pin(self.core.payload(ledger, entry))
+    }
+
+    fn in_limbo(&self) -> bool {
+        self.core.limbo.load(Ordering::Acquire)
+    }
+
+    fn end_limbo(&self) -> BoxFuture<'_, Result<bool, Stopped>> {
+        Box::pin(self.core.end_limbo())
     }
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {

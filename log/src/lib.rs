@@ -9,6 +9,7 @@ pub mod links;
 pub mod local;
 pub mod message;
 pub mod metadata;
+pub mod mounts;
 pub mod placement;
 pub mod quorum;
 pub mod recovery;

@@ -640,6 +640,12 @@ impl MemoryRegister {
         let registers = self.registers.lock().unwrap_or_else(PoisonError::into_inner);
         registers.get(container).cloned()
     }
+
+    /// All registers as they stand.
+    pub fn all(&self) -> Vec<ContainerLog> {
+        let registers = self.registers.lock().unwrap_or_else(PoisonError::into_inner);
+        registers.iter().cloned().collect()
+    }
 }
 
 impl Register for MemoryRegister {

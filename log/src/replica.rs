@@ -53,6 +53,17 @@ pub enum Input {
         /// The register's epoch when the storage was mounted; the highest if that is not known yet.
         upto: Epoch,
     },
+    /// The ledger of `epoch` is closed, and every entry that the register wants here is held and has been verified.
+    Settled {
+        /// Which ledger.
+        epoch: Epoch,
+        /// Where it is closed.
+        end: EntryId,
+        /// The register's epoch: it is behind that one for good.
+        by: Epoch,
+    },
+    /// The damage has swallowed nothing that anybody relies on, as the registers of all containers show.
+    LimboOver,
 }
 
 /// What a replica wants done.
@@ -234,11 +245,21 @@ impl Replica {
             container,
             floor: recovered.floors.get(&container).copied().unwrap_or_default(),
             keep_from: recovered.keep_from.get(&container).copied().unwrap_or_default(),
-            limbo_upto: recovered.limbo.then_some(Epoch(u64::MAX)),
+            limbo_upto: recovered.limbo.then(|| {
+                let known = recovered.limbo_upto.as_ref();
+                known.map_or(Epoch(u64::MAX), |upto| {
+                    upto.get(&container).copied().unwrap_or_default()
+                })
+            }),
             full: false,
             parts: mine.map(|(ledger, state)| (ledger.epoch, Part::recovered(state))).collect(),
             pending: VecDeque::new(),
         }
+    }
+
+    /// Every ledger that is known, with what is known of it.
+    pub fn ledgers(&self) -> impl Iterator<Item = (LedgerId, RunFacts)> {
+        self.parts.iter().map(|(epoch, part)| (self.ledger(*epoch), part.facts()))
     }
 
     /// What is known of the ledger of `epoch`.
@@ -273,6 +294,8 @@ impl Machine for Replica {
                 self.limbo_upto = Some(upto);
                 self.raise_floor(upto, effects);
             }
+            Input::Settled { epoch, end, by } => self.settled(epoch, end, by, effects),
+            Input::LimboOver => self.limbo_upto = None,
         }
     }
 
@@ -563,6 +586,26 @@ impl Replica {
             part.repaired.insert(number);
         }
         self.stage(Frame::Repair { by, entry }, pending, effects);
+    }
+
+    /// Ends the doubt about a ledger that nobody will recover any more.
+    fn settled(&mut self, epoch: Epoch, end: EntryId, by: Epoch, effects: &mut Vec<Effect>) {
+        let doubtful = self.parts.get(&epoch).is_some_and(|part| !part.certain);
+        if !doubtful || by <= epoch {
+            return;
+        }
+        probe!("replica: doubt over");
+        self.put_fence(epoch, by.max(self.floor), effects);
+        let keep_from = self.keep_from;
+        let part = self.parts.get_mut(&epoch).expect("looked at above");
+        part.certain = true;
+        // What is held may lie outside any run that is known: the storage has to look.
+        part.copies_known = false;
+        let run = part.run_mut();
+        run.staged_end = run.staged_end.max(end);
+        run.durable_end = run.durable_end.max(end);
+        let state = part.state(LedgerId { container: self.container, epoch }, keep_from);
+        self.stage(Frame::State(state), Pending::Nothing, effects);
     }
 
     /// Answers what needs no look at the disk; otherwise `load` shall have one.

@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use thalweg_actor::BoxFuture;
 use thalweg_actor::clock::Clock;
 use thalweg_actor::spawn::Spawn;
-use thalweg_types::id::{ContainerId, Epoch, LedgerId, ReplicaId};
+use thalweg_types::id::{ContainerId, EntryId, Epoch, LedgerId, ReplicaId};
 use tokio::sync::{Notify, watch};
 
 /// Bytes of entries that may be staged and not yet durable before those who bring more are asked to wait.
@@ -160,6 +160,32 @@ impl ReplicaService {
     pub fn limbo(&self, container: ContainerId, upto: Epoch) {
         if self.parts.storage.recovered().limbo {
             self.hosted(container).input(replica::Input::Limbo { upto });
+        }
+    }
+
+    /// Every ledger that the storage knows, with what is known of it, durably.
+    pub fn ledgers(&self) -> Vec<(LedgerId, RunFacts)> {
+        let recovered = self.parts.storage.recovered();
+        for ledger in recovered.ledgers.keys() {
+            self.hosted(ledger.container);
+        }
+        let hosted: Vec<_> = self.lock().values().cloned().collect();
+        hosted.iter().flat_map(|hosted| hosted.ledgers()).collect()
+    }
+
+    /// Ends the doubt about `ledger`: it is closed at `end` in a register of epoch `by`, and all that shall be here is
+    /// here and verified.
+    pub fn settled(&self, ledger: LedgerId, end: EntryId, by: Epoch) {
+        let input = replica::Input::Settled { epoch: ledger.epoch, end, by };
+        self.hosted(ledger.container).input(input);
+    }
+
+    /// Ends the doubt about ledgers that the storage does not know, in memory; [`Storage::end_limbo`] has ended it
+    /// durably.
+    pub fn limbo_over(&self) {
+        let hosted: Vec<_> = self.lock().values().cloned().collect();
+        for hosted in hosted {
+            hosted.input(replica::Input::LimboOver);
         }
     }
 

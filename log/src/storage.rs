@@ -49,6 +49,9 @@ pub struct Recovered {
     pub losses: Vec<(LedgerId, EntryId)>,
     /// The storage cannot vouch for ledgers it does not know either (`limbo_from` is set).
     pub limbo: bool,
+    /// The newest epoch of a ledger that it may have lost, by container; containers that are missing never had one.
+    /// `None`: any epoch may be.
+    pub limbo_upto: Option<BTreeMap<ContainerId, Epoch>>,
     /// Each damage that was found, with file and offset, for people.
     pub damages: Vec<String>,
 }
@@ -94,6 +97,14 @@ pub trait Storage: Send + Sync {
 
     /// The payload of one entry, verified.
     fn payload(&self, ledger: LedgerId, entry: EntryId) -> BoxFuture<'_, Result<Bytes, ReadError>>;
+
+    /// True while the storage cannot vouch for ledgers that it does not know: what [`Recovered::limbo`] said, until
+    /// [`Storage::end_limbo`].
+    fn in_limbo(&self) -> bool;
+
+    /// Ends that for good, durably. The caller has proof that the storage lacks nothing that anybody relies on. False,
+    /// and no change, while a ledger that it knows is uncertain. A crash leaves the old or the new.
+    fn end_limbo(&self) -> BoxFuture<'_, Result<bool, Stopped>>;
 
     /// Stops after what is staged is durable, or as much of it as a full disk takes, and marks the storage as cleanly
     /// stopped.

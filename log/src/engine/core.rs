@@ -16,9 +16,10 @@ use crate::frame::Frame;
 use crate::ledger::Stopped;
 use crate::storage::{StorageProgress, Ticket};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use thalweg_actor::env::Env;
+use thalweg_actor::probe;
 use thalweg_types::id::{LedgerId, StorageUuid};
 use tokio::sync::{Notify, watch};
 
@@ -203,6 +204,8 @@ pub(super) struct Core {
     pub progress: watch::Sender<StorageProgress>,
     pub ended: watch::Sender<bool>,
     pub fronts: Mutex<Fronts>,
+    /// The storage cannot vouch for ledgers that it does not know.
+    pub limbo: AtomicBool,
 }
 
 impl Core {
@@ -236,6 +239,33 @@ impl Core {
             if state.passed.is_empty() { Arc::default() } else { Arc::new(state.passed.clone()) };
         let (held, stopped) = (state.held.clone(), state.stopped.clone());
         self.progress.send_replace(StorageProgress { durable, passed, held, stopped });
+    }
+
+    /// See [`crate::storage::Storage::end_limbo`].
+    pub(super) async fn end_limbo(&self) -> Result<bool, Stopped> {
+        let mut superblock = self.superblock.lock().await;
+        {
+            let state = self.lock();
+            if let Some(reason) = state.stopped.clone() {
+                return Err(Stopped { reason });
+            }
+            if state.facts.has_doubt() {
+                return Ok(false);
+            }
+        }
+        if superblock.content().in_limbo() {
+            let change = superblock.change(|content| content.limbo_over = content.limbo_from);
+            if let Err(error) = change.await {
+                let reason = format!("writing a superblock failed: {error}");
+                self.stop(reason.clone());
+                return Err(Stopped { reason: Arc::from(reason) });
+            }
+            probe!("engine: limbo over");
+        }
+        self.limbo.store(false, Ordering::Release);
+        drop(superblock);
+        self.chores.notify_one();
+        Ok(true)
     }
 
     pub(super) fn stage(&self, frame: Frame) -> Result<Ticket, Stopped> {

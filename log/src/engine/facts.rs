@@ -252,6 +252,7 @@ impl Facts {
             keep_from: self.keep_from.clone(),
             losses: self.losses.iter().copied().collect(),
             limbo,
+            limbo_upto: None,
             damages: Vec::new(),
         }
     }

@@ -73,6 +73,13 @@ impl Names {
         sorted
     }
 
+    /// True for the names of the engine's own files.
+    pub(super) fn is_engine(name: &str) -> bool {
+        let log =
+            ["seg-", "next-", "spare-"].iter().any(|prefix| number_of(name, prefix).is_some());
+        log || super::superblock::is_copy(name) || super::superblock::is_unborn(name)
+    }
+
     /// True if no log was ever begun here.
     pub(super) fn is_blank(&self) -> bool {
         self.superblocks == 0

@@ -9,14 +9,17 @@ use super::files::{
 use super::format::{
     BATCH_OVERHEAD, BLOCK, BlockFlaw, Chain, FileHeader, Record, Start, Superblock, VERSION, encode,
 };
+use super::identity::{self, Vouched};
 use super::index::Spot;
 use super::keeper::{new_spare, prepare};
-use super::scan::{Scanned, place, scan};
+use super::scan::{Doubt, Scanned, place, scan, scan_doubtful};
 use super::superblock::Copies;
 use super::writer::Writer;
 use crate::frame::Frame;
+use crate::mounts::Mounts;
 use crate::storage::{Recovered, StorageProgress};
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use thalweg_actor::disk::Open;
@@ -37,34 +40,95 @@ pub(super) struct Mounted {
 }
 
 /// Mounts the storage in the folder of `env`. A crash in the middle leaves it to the next mount.
-pub(super) async fn open(env: Env, config: Config) -> Result<Mounted, StartError> {
+///
+/// With `mounts` the storage has peers: damage that cannot be put down to single ledgers puts it in limbo instead of
+/// refusing the start, and a storage that is not what it claims to be is set aside for a new one.
+pub(super) async fn open(
+    env: Env,
+    config: Config,
+    mounts: Option<&dyn Mounts>,
+) -> Result<Mounted, StartError> {
+    loop {
+        match attempt(&env, &config, mounts).await? {
+            Attempt::Mounted(mounted) => return Ok(*mounted),
+            Attempt::Lost { reason } => identity::set_aside(&env, &config, &reason).await?,
+        }
+    }
+}
+
+/// What one attempt to mount came to.
+enum Attempt {
+    Mounted(Box<Mounted>),
+    /// What lies in the folder may not be served under its identity.
+    Lost {
+        reason: String,
+    },
+}
+
+async fn attempt(
+    env: &Env,
+    config: &Config,
+    mounts: Option<&dyn Mounts>,
+) -> Result<Attempt, StartError> {
     let folder = env.disk.describe();
     let fail = |action| io_error(&folder, "", action);
     let listed = env.disk.list().await.map_err(fail("list it"))?;
     let names = Names::sort(&listed, &config.bystanders);
-    let is_new = is_new(&env, &names, &folder).await?;
+    let is_new = is_new(env, &names, &folder).await?;
     if is_new {
         if let Some(name) = names.foreign {
             return Err(StartError::Foreign { folder, name });
         }
-        create_storage(&env, &config).await.map_err(fail("create a log in it"))?;
+        create_storage(env, config).await.map_err(fail("create a log in it"))?;
     }
-    let mut superblock = Copies::open(&env.disk).await?;
-    is_ours(&folder, superblock.content(), &config)?;
+    let mut superblock = match Copies::open(&env.disk).await {
+        Err(error @ StartError::Superblock { .. }) if mounts.is_some() => {
+            return Ok(Attempt::Lost { reason: error.to_string() });
+        }
+        copies => copies?,
+    };
+    is_ours(&folder, superblock.content(), config)?;
     let before = *superblock.content();
-    let logs = open_files(&env, &folder, &names, &before).await?;
-    let scanned = scan(&folder, &logs, before.clean).await?;
+    let (logs, scanned) = if mounts.is_some() {
+        let (logs, flaws) = identity::open_usable(env, &folder, &names, &before).await?;
+        let doubt = Doubt { from: before.limbo_from, clean: before.clean };
+        let scanned = scan_doubtful(&folder, &logs, &flaws, doubt).await?;
+        (logs, scanned)
+    } else {
+        let logs = open_files(env, &folder, &names, &before).await?;
+        let scanned = scan(&folder, &logs, before.clean).await?;
+        (logs, scanned)
+    };
+    let seq = scanned.start_seq(before.mount_seq + 1);
     let mount = superblock.change(|content| {
         content.mount_seq += 1;
         content.clean = 0;
-        if let Some(from) = scanned.limbo_from {
-            let known = if content.limbo_from == 0 { from } else { content.limbo_from };
-            content.limbo_from = from.min(known).max(1);
+        match scanned.limbo_from {
+            Some(from) if mounts.is_none() => {
+                let known = if content.limbo_from == 0 { from } else { content.limbo_from };
+                content.limbo_from = from.min(known).max(1);
+            }
+            // Because: this start states anew what it knows, and the next one goes by that.
+            found if mounts.is_some() && (found.is_some() || content.in_limbo()) => {
+                content.limbo_from = seq;
+            }
+            _ => {}
         }
     });
     mount.await.map_err(fail("write a superblock of it"))?;
     superblock.sync_names().await.map_err(fail("sync it"))?;
-    start(env, config, superblock, logs, names, scanned).await
+    let mut vouched = Vouched::default();
+    if let Some(mounts) = mounts {
+        if let Some(reason) = identity::register(env, mounts, &before).await {
+            return Ok(Attempt::Lost { reason });
+        }
+        if superblock.content().in_limbo() {
+            vouched = identity::vouch(env, mounts, &scanned).await;
+        }
+    }
+    let mounted =
+        start(env.clone(), config.clone(), superblock, (logs, names), scanned, vouched).await?;
+    Ok(Attempt::Mounted(Box::new(mounted)))
 }
 
 /// True if the folder provably never held a log that answered anybody.
@@ -104,6 +168,7 @@ async fn create_storage(env: &Env, config: &Config) -> io::Result<()> {
         prepared: 0,
         clean: 0,
         limbo_from: 0,
+        limbo_over: 0,
     };
     Copies::create(&env.disk, content).await
 }
@@ -150,7 +215,7 @@ async fn open_files(
     Ok(logs)
 }
 
-async fn open_file(
+pub(super) async fn open_file(
     env: &Env,
     folder: &str,
     number: u64,
@@ -212,6 +277,7 @@ fn core_of(env: Env, config: Config, superblock: Copies, names: &Names, folder: 
         progress: watch::channel(StorageProgress::default()).0,
         ended: watch::channel(false).0,
         fronts: Mutex::default(),
+        limbo: content.in_limbo().into(),
     }
 }
 
@@ -245,7 +311,8 @@ async fn collect(core: &Core, names: &Names) -> io::Result<Option<LogFile>> {
         spares.push(retire(disk, &name, number).await?);
     }
     let mut kept = Vec::new();
-    for number in newest + 1..=prepared {
+    let there = |number: &u64| names.prepared.contains(number);
+    for number in (newest + 1..=prepared).filter(there) {
         kept.extend(open_file_named(core, number).await?);
     }
     let mut kept = kept.into_iter();
@@ -378,12 +445,13 @@ async fn start(
     env: Env,
     config: Config,
     superblock: Copies,
-    logs: Vec<Arc<LogFile>>,
-    names: Names,
+    (logs, names): (Vec<Arc<LogFile>>, Names),
     scanned: Scanned,
+    vouched: Vouched,
 ) -> Result<Mounted, StartError> {
     let folder = env.disk.describe();
     let core = core_of(env, config, superblock, &names, folder.clone());
+    let seq = scanned.start_seq(core.mount_seq);
     let Scanned { facts, index, again, damaged, .. } = scanned;
     let record = Record::Start(Start {
         mount_seq: core.mount_seq,
@@ -395,10 +463,9 @@ async fn start(
     });
     let mut records: Vec<Placed> = vec![(None, record)];
     records.extend(again);
-    let need = records.iter().map(|(_, record)| record.len_bound() as u64).sum::<u64>()
-        + BATCH_OVERHEAD
-        + FIRST_BATCH
-        + BLOCK as u64;
+    records.extend(vouched.frames.into_iter().map(|frame| (None, Record::Frame(frame))));
+    let bytes = records.iter().map(|(_, record)| record.len_bound() as u64).sum::<u64>();
+    let need = bytes + BATCH_OVERHEAD + FIRST_BATCH + BLOCK as u64;
     let next = collect(&core, &names).await.map_err(io_error(&folder, "", "sort its files"))?;
     let (log, class) = match first_file(&core, next, need).await {
         Ok((log, class)) => (Arc::new(log), class),
@@ -408,7 +475,6 @@ async fn start(
         Err(error) => return Err(io_error(&folder, "", "begin a file in it")(error)),
     };
     let name = in_use_name(log.number());
-    let seq = scanned.max_seq.max(scanned.last_seq) + 2;
     let chain = Chain {
         nonce: core.nonce,
         seq,
@@ -424,14 +490,7 @@ async fn start(
     };
     written.map_err(io_error(&folder, &name, "write it"))?;
     let head = logs.first().map_or(log.number(), |log| log.number());
-    let limbo = {
-        let mut superblock = core.superblock.lock().await;
-        if superblock.content().head == 0 {
-            let change = superblock.change(|content| content.head = head);
-            change.await.map_err(io_error(&folder, "", "write a superblock of it"))?;
-        }
-        superblock.content().limbo_from > 0
-    };
+    begin_log(&core, head).await.map_err(io_error(&folder, "", "write a superblock of it"))?;
     let mut state = core.lock();
     (state.facts, state.index, state.damaged) = (facts, index, damaged);
     state.logs = logs.into_iter().map(|log| (log.number(), log)).collect();
@@ -439,8 +498,9 @@ async fn start(
     state.active = log.number();
     take_in(&mut state, &log, &records);
     state.check();
-    let mut recovered = state.facts.recovered(limbo);
+    let mut recovered = state.facts.recovered(core.limbo.load(Ordering::Acquire));
     recovered.damages = scanned.damages;
+    recovered.limbo_upto = vouched.epochs;
     drop(state);
     if !recovered.damages.is_empty() {
         probe!("engine: started with damage");
@@ -449,6 +509,15 @@ async fn start(
     let offset = FIRST_BATCH + encoded.len;
     let writer = Writer::new(core.clone(), (log, class), offset, seq, encoded.crc);
     Ok(Mounted { core, writer, recovered })
+}
+
+/// Notes the first file of the first mount.
+async fn begin_log(core: &Core, head: u64) -> io::Result<()> {
+    let mut superblock = core.superblock.lock().await;
+    if superblock.content().head > 0 {
+        return Ok(());
+    }
+    superblock.change(|content| content.head = head).await
 }
 
 /// Makes all that was read durable: until then it may be in the operating system's memory only.

@@ -9,7 +9,10 @@
 //! Deliberately not here: writing anything. The verdict becomes durable with the START of the new mount.
 //! Source: the design notes on the storage engine of a log node, start-up.
 
+mod salvage;
 mod walk;
+
+pub(super) use salvage::{Doubt, FileFlaw, scan_doubtful};
 
 use super::error::{StartError, io_error};
 use super::facts::Facts;
@@ -45,6 +48,35 @@ pub(super) struct Scanned {
     pub damages: Vec<String>,
     /// The files with damage.
     pub damaged: BTreeSet<u64>,
+    /// Part of the log was read without a verdict on what is missing.
+    pub salvaged: bool,
+    /// Nothing that was found says that nothing else was there.
+    pub all_doubtful: bool,
+}
+
+impl Scanned {
+    /// Without what was trimmed.
+    fn trimmed(mut self) -> Self {
+        for (container, keep_from) in self.facts.recovered(false).keep_from {
+            self.index.trim(container, keep_from);
+        }
+        self
+    }
+
+    /// With doubt about everything.
+    fn doubtful(mut self) -> Self {
+        self.facts.doubt_all();
+        self.limbo_from.get_or_insert(0);
+        (self.salvaged, self.all_doubtful) = (true, true);
+        self
+    }
+
+    /// The number of the START batch of mount `mount_seq`. Behind damage it is larger than any batch that may have
+    /// been there: no mount writes 2^40 of them.
+    pub(super) fn start_seq(&self, mount_seq: u64) -> u64 {
+        let next = self.max_seq.max(self.last_seq) + 2;
+        if self.salvaged { next.max(mount_seq << 40) } else { next }
+    }
 }
 
 /// Reads batches of one file through a window: small ones in bulk, large ones by their headers.
@@ -174,6 +206,16 @@ pub(super) async fn scan(
     logs: &[Arc<LogFile>],
     clean: u64,
 ) -> Result<Scanned, StartError> {
+    strict(folder, logs, clean, Scanned::default()).await.map(Scanned::trimmed)
+}
+
+/// Scans `logs`, which go on behind `out`.
+async fn strict(
+    folder: &str,
+    logs: &[Arc<LogFile>],
+    clean: u64,
+    out: Scanned,
+) -> Result<Scanned, StartError> {
     let mut starts = Vec::with_capacity(logs.len());
     for log in logs {
         starts.push(start_of(folder, log).await?);
@@ -191,7 +233,7 @@ pub(super) async fn scan(
         torn.push(start.nonce);
         starts[at] = None;
     }
-    let mut walk = walk::Walk::new(folder, clean, torn);
+    let mut walk = walk::Walk::new(folder, clean, torn, out);
     let mut from = 0;
     while from < logs.len() {
         let next = (from + 1..logs.len()).find(|at| starts[*at].is_some());
@@ -201,10 +243,5 @@ pub(super) async fn scan(
         walk.mount(mount, own, until).await?;
         from = next.unwrap_or(logs.len());
     }
-    let mut scanned = walk.finish();
-    let trims = scanned.facts.recovered(false).keep_from;
-    for (container, keep_from) in trims {
-        scanned.index.trim(container, keep_from);
-    }
-    Ok(scanned)
+    Ok(walk.finish())
 }

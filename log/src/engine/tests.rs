@@ -155,4 +155,5 @@ fn trimmed_files_are_recycled_and_facts_outlive_them() {
 mod crash;
 mod damage;
 mod full;
+mod peers;
 mod planted;

@@ -58,6 +58,10 @@ impl Hosted {
         self.lock().replica.replica().facts(epoch)
     }
 
+    pub(super) fn ledgers(&self) -> Vec<(LedgerId, RunFacts)> {
+        self.lock().replica.replica().ledgers().collect()
+    }
+
     pub(super) fn attach(
         &self,
         peer: Peer,

@@ -28,12 +28,11 @@ impl Staging {
     /// that container.
     pub(crate) fn new(container: ContainerId, storage: &dyn Storage) -> Self {
         let failed = storage.progress().borrow().stopped.clone();
-        Self {
-            replica: Replica::new(container, &storage.recovered()),
-            tickets: VecDeque::new(),
-            effects: Vec::new(),
-            failed,
+        let mut replica = Replica::new(container, &storage.recovered());
+        if !storage.in_limbo() {
+            replica.step(Instant::default(), Input::LimboOver, &mut Vec::new());
         }
+        Self { replica, tickets: VecDeque::new(), effects: Vec::new(), failed }
     }
 
     pub(crate) fn replica(&self) -> &Replica {

@@ -17,6 +17,7 @@ struct State {
     entries: BTreeMap<(LedgerId, EntryId), EntryFrame>,
     damaged: BTreeSet<(LedgerId, EntryId)>,
     facts: Facts,
+    limbo: bool,
     held: Option<Arc<str>>,
     stopped: Option<Arc<str>>,
 }
@@ -60,7 +61,7 @@ impl MemoryStorage {
         let durable = frames.len();
         let recovered = Arc::new(facts.recovered(false));
         let (held, stopped) = (None, None);
-        let state = State { frames, durable, entries, damaged, facts, held, stopped };
+        let state = State { frames, durable, entries, damaged, facts, limbo: false, held, stopped };
         let (progress, _) = watch::channel(StorageProgress {
             durable: Ticket(durable as u64),
             ..StorageProgress::default()
@@ -243,6 +244,17 @@ impl Storage for MemoryStorage {
 
     fn payload(&self, ledger: LedgerId, entry: EntryId) -> BoxFuture<'_, Result<Bytes, ReadError>> {
         Box::pin(async move { self.lock().payload(ledger, entry) })
+    }
+
+    fn in_limbo(&self) -> bool {
+        self.lock().limbo
+    }
+
+    fn end_limbo(&self) -> BoxFuture<'_, Result<bool, Stopped>> {
+        let mut state = self.lock();
+        let over = !state.facts.has_doubt();
+        state.limbo &= !over;
+        Box::pin(std::future::ready(Ok(over)))
     }
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {

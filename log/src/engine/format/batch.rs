@@ -192,6 +192,11 @@ impl Header {
         (fixed.frames <= FRAMES_MAX).then(|| FIXED + SLOT * fixed.frames as usize)
     }
 
+    /// Which use of a file the batch that `begin` may be the begin of claims to belong to.
+    pub(crate) fn incarnation(begin: &[u8]) -> Option<u64> {
+        fixed(begin).map(|fixed| fixed.incarnation)
+    }
+
     /// True if `begin` claims to be the begin of a batch at `place`.
     pub(crate) fn may_begin(begin: &[u8], place: &Place) -> bool {
         fixed(begin).is_some_and(|fixed| {

@@ -74,11 +74,19 @@ pub(crate) struct Superblock {
     pub prepared: u64,
     /// The last batch, if the engine stopped cleanly behind it; 0 otherwise.
     pub clean: u64,
-    /// The first batch that damage may have touched; 0 if there is none.
+    /// What lies before this batch may be damaged, and the storage cannot vouch for what it does not know; 0 if there
+    /// never was any damage.
     pub limbo_from: u64,
+    /// The `limbo_from` of a doubt that is over: all that matters has been stated anew behind it.
+    pub limbo_over: u64,
 }
 
 impl Superblock {
+    /// True while the storage cannot vouch for ledgers that it does not know.
+    pub(crate) fn in_limbo(&self) -> bool {
+        self.limbo_from > self.limbo_over
+    }
+
     /// The block of copy number `copy`.
     pub(crate) fn encode(&self, copy: u32) -> Bytes {
         let mut block = begin(SUPERBLOCK);
@@ -92,6 +100,7 @@ impl Superblock {
         block.put_u64_le(self.prepared);
         block.put_u64_le(self.clean);
         block.put_u64_le(self.limbo_from);
+        block.put_u64_le(self.limbo_over);
         close(block)
     }
 
@@ -116,6 +125,7 @@ impl Superblock {
             prepared: fields.u64()?,
             clean: fields.u64()?,
             limbo_from: fields.u64()?,
+            limbo_over: fields.u64()?,
         })
     }
 }

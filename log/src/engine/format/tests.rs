@@ -211,6 +211,7 @@ const SUPERBLOCK: Superblock = Superblock {
     prepared: 7,
     clean: 8,
     limbo_from: 9,
+    limbo_over: 0,
 };
 const FILE: FileHeader =
     FileHeader { storage: StorageUuid(1), incarnation: 2, number: 3, size: 4096 };

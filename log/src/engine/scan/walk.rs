@@ -69,8 +69,9 @@ pub(super) struct Walk<'f> {
 }
 
 impl<'f> Walk<'f> {
-    pub(super) fn new(folder: &'f str, clean: u64, torn: Vec<u64>) -> Self {
-        Self { folder, clean, torn, out: Scanned::default() }
+    /// A walk that goes on where `out` ends.
+    pub(super) fn new(folder: &'f str, clean: u64, torn: Vec<u64>, out: Scanned) -> Self {
+        Self { folder, clean, torn, out }
     }
 
     pub(super) fn finish(self) -> Scanned {
@@ -278,7 +279,13 @@ impl<'f> Walk<'f> {
 
     /// Applies the pending batch: something behind it proves that it was written whole.
     fn flush(&mut self, position: &mut Position<'_>) {
-        let Some(At { file, offset, front }) = position.pending.take() else { return };
+        if let Some(at) = position.pending.take() {
+            self.take_in(at);
+        }
+    }
+
+    /// Applies the batch at `at`.
+    fn take_in(&mut self, At { file, offset, front }: At) {
         let header = &front.header;
         self.out.nonce = header.chain.nonce;
         self.out.last_seq = header.chain.seq;
@@ -320,6 +327,52 @@ impl<'f> Walk<'f> {
         self.out.damaged.insert(file);
         self.out.facts.doubt_all();
         self.out.limbo_from = Some(self.out.limbo_from.map_or(seq, |from| from.min(seq)));
+    }
+
+    /// Takes in all batches of `logs` that can be read, and decides nothing: there may be more, older or torn ones
+    /// among them, so whatever they state is in doubt. The newest of the `last` files is to be written again.
+    pub(super) async fn salvage(&mut self, logs: &[Arc<LogFile>], last: bool) {
+        let mut newest: Option<(u64, At, &Arc<LogFile>)> = None;
+        for log in logs {
+            let (file, mut reader) = (log.number(), Reader::new(log));
+            let mut offset = FIRST_BATCH;
+            while offset < log.header.size {
+                match reader.batch(offset).await {
+                    Ok(Found::Batch(front)) => {
+                        let len = front.header.len;
+                        let seq = front.header.chain.seq;
+                        self.out.max_seq = self.out.max_seq.max(seq);
+                        if newest.as_ref().is_none_or(|(known, ..)| seq > *known) {
+                            newest = Some((seq, At { file, offset, front: front.clone() }, log));
+                        }
+                        self.take_in(At { file, offset, front });
+                        offset += len;
+                        continue;
+                    }
+                    Ok(Found::Nothing(Flaw::Absent)) => {
+                        let anything = |_: &Header| true;
+                        if let Ok(found) = reader.search(offset + BLOCK as u64, anything).await {
+                            let Some((next, _)) = found else { break };
+                            offset = next;
+                            continue;
+                        }
+                    }
+                    Ok(Found::Nothing(flaw)) => self.note(file, offset, 0, &flaw.to_string()),
+                    Err(error) => self.note(file, offset, 0, &format!("unreadable: {error}")),
+                }
+                offset += BLOCK as u64;
+            }
+        }
+        if let Some((_, at, log)) = newest.filter(|_| last) {
+            // Its bytes may be in the operating system's memory only.
+            self.out.again = whole(log, &at).await.ok().flatten().unwrap_or_default();
+        }
+        self.out.facts.doubt_all();
+    }
+
+    /// Notes damage of a whole file.
+    pub(super) fn note_file(&mut self, file: u64, what: &str) {
+        self.note(file, 0, 0, what);
     }
 
     /// Decides on the newest batch of the mount.

@@ -4,25 +4,25 @@
 use super::*;
 use std::collections::BTreeMap;
 
-const ONE: LedgerId = LedgerId { container: ContainerId(1), epoch: Epoch(1) };
-const TWO: LedgerId = LedgerId { container: ContainerId(2), epoch: Epoch(1) };
+pub(super) const ONE: LedgerId = LedgerId { container: ContainerId(1), epoch: Epoch(1) };
+pub(super) const TWO: LedgerId = LedgerId { container: ContainerId(2), epoch: Epoch(1) };
 /// Two of them nearly fill a block, so that nothing is worth moving.
-const LEN: usize = 1700;
-const COUNT: u64 = 8;
+pub(super) const LEN: usize = 1700;
+pub(super) const COUNT: u64 = 8;
 const SECTOR: usize = 512;
-const BLOCK: usize = 4096;
+pub(super) const BLOCK: usize = 4096;
 
-fn small() -> Config {
+pub(super) fn small() -> Config {
     Config { file_first: 32 * 1024, file_max: 32 * 1024, reserve: 16 * 1024, ..tiny() }
 }
 
 /// Files in which enough is live that it stays where it is.
-fn large() -> Config {
+pub(super) fn large() -> Config {
     Config { file_first: 64 * 1024, file_max: 64 * 1024, ..small() }
 }
 
 /// Stages entries `entries` of both ledgers, two a batch.
-async fn append(engine: &Engine, entries: std::ops::Range<u64>) {
+pub(super) async fn append(engine: &Engine, entries: std::ops::Range<u64>) {
     for at in entries {
         engine.stage(entry(ONE, at, LEN)).unwrap();
         let last = engine.stage(entry(TWO, at, LEN)).unwrap();
@@ -31,12 +31,12 @@ async fn append(engine: &Engine, entries: std::ops::Range<u64>) {
 }
 
 /// Long enough for the mark that proves the last batch durable.
-async fn idle(env: &Env) {
+pub(super) async fn idle(env: &Env) {
     env.clock.sleep_until(env.clock.now().after(Duration::from_millis(50))).await;
 }
 
 /// A store of two mounts with a few batches in several files, stopped as a kill after an idle moment leaves it.
-fn store(clean: bool) -> MemoryDisk {
+pub(super) fn store(clean: bool) -> MemoryDisk {
     let disk = MemoryDisk::new();
     for mount in 0..2 {
         let executor = Executor::new(mount + 1);
@@ -56,18 +56,18 @@ fn store(clean: bool) -> MemoryDisk {
     disk
 }
 
-fn contents(disk: &MemoryDisk) -> BTreeMap<String, Vec<u8>> {
+pub(super) fn contents(disk: &MemoryDisk) -> BTreeMap<String, Vec<u8>> {
     disk.names().into_iter().map(|name| (name.clone(), disk.bytes(&name))).collect()
 }
 
-fn log_files(disk: &MemoryDisk) -> Vec<String> {
+pub(super) fn log_files(disk: &MemoryDisk) -> Vec<String> {
     let mut names: Vec<String> =
         disk.names().into_iter().filter(|name| name.starts_with("seg-")).collect();
     names.sort_by_key(|name| (name.len(), name.clone()));
     names
 }
 
-fn with(disk: &MemoryDisk, name: &str, change: impl FnOnce(&mut Vec<u8>)) -> MemoryDisk {
+pub(super) fn with(disk: &MemoryDisk, name: &str, change: impl FnOnce(&mut Vec<u8>)) -> MemoryDisk {
     let damaged = disk.process_end();
     let mut bytes = damaged.bytes(name);
     change(&mut bytes);
