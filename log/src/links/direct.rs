@@ -3,6 +3,7 @@
 //! Requests are stepped in their sender's task; events are delivered by a task per attachment, so that a sink is never
 //! called from inside a send.
 
+use super::gate::Gate;
 use super::{Lane, Link, LinkEvent, Links, Sink};
 use crate::message::{Reply, Request};
 use crate::service::{Answers, Asker, ReplicaService};
@@ -164,6 +165,7 @@ struct Attachment {
 struct Way {
     asker: Option<Asker>,
     fault: Fault,
+    gate: Gate,
     stalled: VecDeque<Request>,
 }
 
@@ -185,6 +187,7 @@ impl Attachment {
             Ok(asker) => {
                 way.fault = fault;
                 way.asker = Some(asker);
+                way.gate.shut();
                 self.event(LinkEvent::Connected { mount_seq: service.mount_seq() });
             }
             Err(reason) => self.event(LinkEvent::Lost { reason }),
@@ -266,6 +269,9 @@ struct DirectLink {
 impl Link for DirectLink {
     fn send(&self, request: Request) {
         let mut way = lock(&self.attachment.way);
+        if way.asker.is_none() || !way.gate.admits(&request) {
+            return;
+        }
         if way.fault == Fault::Stalled {
             way.stalled.push_back(request);
         } else {

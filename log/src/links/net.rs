@@ -171,7 +171,7 @@ struct NetLink {
 
 impl Link for NetLink {
     fn send(&self, request: Request) {
-        let Some(outbox) = self.channel.way() else { return };
+        let Some(outbox) = self.channel.way(&request) else { return };
         let sums = match &request {
             Request::Append(entry) | Request::Repair { entry, .. } => {
                 Some(self.shared.sums.of(entry))

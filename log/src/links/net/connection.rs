@@ -4,7 +4,9 @@ use super::counters::count;
 use super::outbox::Outbox;
 use super::receive::{Receive, ReceiveError};
 use super::{Shared, lock};
+use crate::links::gate::Gate;
 use crate::links::{Lane, LinkEvent, Sink};
+use crate::message::Request;
 use rand_core::RngCore as _;
 use rand_pcg::Pcg64Mcg;
 use std::collections::BTreeMap;
@@ -36,6 +38,7 @@ pub(super) struct Channel {
     sink: Arc<dyn Sink>,
     /// Where requests go while the replica listens.
     way: Mutex<Option<Arc<Outbox>>>,
+    gate: Gate,
     /// Its sink has been told that there is no connection.
     told: AtomicBool,
     /// The link was dropped.
@@ -47,8 +50,10 @@ impl Channel {
         self.number
     }
 
-    pub(super) fn way(&self) -> Option<Arc<Outbox>> {
-        lock(&self.way).clone()
+    /// Where `request` goes, if it may go now.
+    pub(super) fn way(&self, request: &Request) -> Option<Arc<Outbox>> {
+        let way = lock(&self.way);
+        way.as_ref().filter(|_| self.gate.admits(request)).cloned()
     }
 
     fn attach(&self) -> Message {
@@ -63,7 +68,10 @@ impl Channel {
     }
 
     fn connected(&self, outbox: &Arc<Outbox>, mount_seq: u64) {
-        *lock(&self.way) = Some(outbox.clone());
+        let mut way = lock(&self.way);
+        self.gate.shut();
+        *way = Some(outbox.clone());
+        drop(way);
         self.told.store(false, Ordering::Release);
         self.event(LinkEvent::Connected { mount_seq });
     }
@@ -141,6 +149,7 @@ impl Connection {
             replica,
             sink,
             way: Mutex::default(),
+            gate: Gate::default(),
             told: AtomicBool::new(false),
             ended: AtomicBool::new(false),
         });

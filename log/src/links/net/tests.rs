@@ -351,7 +351,12 @@ fn a_node_that_starts_anew_is_found_again() {
     world.wait(Duration::from_secs(2));
     assert_eq!(world.settle(), [LinkEvent::Connected { mount_seq: 2 }]);
     link.send(append(1));
-    assert_eq!(world.settle(), [ack(2)]);
+    assert_eq!(world.settle(), [], "whoever appends has not heard of the connection");
+    link.send(open());
+    link.send(append(1));
+    let (base, end) = (EntryId(0), EntryId(1));
+    let opened = LinkEvent::Reply(Reply::Opened { ledger: LEDGER, base, end });
+    assert_eq!(world.settle(), [opened, ack(2)]);
 }
 
 #[test]
