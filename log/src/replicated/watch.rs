@@ -357,8 +357,9 @@ impl Watch {
             return Some(now.after(LOOK_EVERY));
         }
         let lingering = |seat: &Seat| seat.unfit || seat.full || seat.is_slow();
-        let wait = self.ask_at.max(now.after(NUDGE_EVERY));
-        self.seats.iter().any(lingering).then_some(wait)
+        let nudge = now.after(NUDGE_EVERY);
+        let ask = Some(self.ask_at).filter(|at| *at > now);
+        self.seats.iter().any(lingering).then(|| ask.map_or(nudge, |at| at.min(nudge)))
     }
 }
 
