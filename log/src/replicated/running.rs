@@ -127,8 +127,9 @@ impl Running {
 
     pub(super) fn append(&self, entry: Entry) -> Result<EntryId, Stopped> {
         self.with(|state, running, now| {
-            if let Some(reason) = state.progress.borrow().stopped.clone() {
-                return Err(Stopped { reason });
+            if state.writer.stopped().is_some() {
+                let reason = state.progress.borrow().stopped.clone();
+                return Err(Stopped { reason: reason.expect("it is told when it stops") });
             }
             let number = state.writer.next();
             state.step(running, now, writer::Input::Submit(entry));
