@@ -25,7 +25,27 @@ impl Gate {
             }
             return open;
         }
+        if matches!(request, Request::Trim { .. }) {
+            return true; // Says nothing about a ledger, so it shows nobody's awareness of the connection.
+        }
         self.open.store(true, Ordering::Release);
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use thalweg_types::id::{Address, ContainerId, EntryId, Epoch, LedgerId};
+
+    #[test]
+    fn a_trim_passes_and_lets_no_append_pass_behind_it() {
+        let ledger = LedgerId { container: ContainerId(1), epoch: Epoch(1) };
+        let gate = Gate::default();
+        assert!(gate.admits(&Request::Trim { keep_from: Address::default() }));
+        let behind = Request::Committed { ledger, end: EntryId(1) };
+        assert!(!gate.admits(&behind));
+        assert!(gate.admits(&Request::Hello { ledger }));
+        assert!(gate.admits(&behind));
     }
 }

@@ -21,6 +21,8 @@ use tokio::sync::oneshot;
 /// How long each replica has to answer, round by round.
 const PATIENCE: [Duration; 3] =
     [Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(5)];
+/// Whoever takes longer is asked after the others, wherever it is.
+const SLOW: Duration = Duration::from_millis(50);
 /// Between rounds.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Entries whose headers are asked for at once.
@@ -191,7 +193,7 @@ impl Reader {
         Err(unknown(address, &told.join("; ")))
     }
 
-    /// The owner's node first, then whoever is connected and fastest.
+    /// Whoever is out of reach or slow last, and the owner's node first.
     fn in_order(&self, ensemble: &[ReplicaId]) -> Vec<ReplicaId> {
         for replica in ensemble {
             self.attach(*replica);
@@ -201,7 +203,7 @@ impl Reader {
         order.sort_by_key(|replica| {
             let way = &state.ways[replica];
             let afar = replica.node != self.parts.owner.host;
-            (!way.connected && way.lost.is_some(), afar, way.latency)
+            (!way.connected && way.lost.is_some(), way.latency > SLOW, afar, way.latency)
         });
         order
     }

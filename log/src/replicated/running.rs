@@ -148,7 +148,7 @@ impl Running {
     pub(super) fn changed(&self, outcome: Registered) {
         self.with(|state, running, now| match outcome {
             Registered::Done(log) => {
-                state.log = Arc::from(log);
+                state.learn(Arc::from(log));
                 state.step(running, now, writer::Input::Changed);
                 state.forget_old(running, now);
             }
@@ -162,7 +162,7 @@ impl Running {
     pub(super) fn kept(&self, log: Arc<ContainerLog>) {
         self.with(|state, running, now| {
             let keep_from = log.keep_from;
-            state.log = log;
+            state.learn(log);
             state.step(running, now, writer::Input::Kept { keep_from });
             for way in &state.ways {
                 way.link.send(Request::Trim { keep_from });
@@ -416,6 +416,15 @@ impl State {
         if worth_it && now.since(running.began) >= RENEW_AFTER {
             probe!("owner: asks for a new epoch");
             self.step(running, now, writer::Input::Stop(StopReason::Renew));
+        }
+    }
+
+    /// Keeps what the register has answered. Answers to two commands may come in either order.
+    fn learn(&mut self, log: Arc<ContainerLog>) {
+        let age = |log: &ContainerLog| (log.last_change_id, log.keep_from);
+        let ((changes, kept), (known_changes, known_kept)) = (age(&log), age(&self.log));
+        if changes >= known_changes && kept >= known_kept {
+            self.log = log;
         }
     }
 

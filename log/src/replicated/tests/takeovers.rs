@@ -325,3 +325,39 @@ fn a_replay_reads_many_entries_in_order() {
     });
     assert_eq!(seen, 5000);
 }
+
+#[test]
+fn a_replica_that_hangs_delays_a_replay_once() {
+    let (world, _old) = written(3, 5000);
+    let second = world.logs(2);
+    let opened = world.open(&second);
+    // The one on the owner's own node would be asked first.
+    world.links.set_fault(replica(2), Fault::Stalled);
+    let (clock, mut replay) = (world.env().clock, second.replay(&opened, None));
+    let before = clock.now();
+    let seen = world.executor.run(async {
+        let mut seen = 0;
+        while replay.next().await.unwrap().is_some() {
+            seen += 1;
+        }
+        seen
+    });
+    assert_eq!(seen, 5000);
+    assert!(clock.now().since(before) < Duration::from_millis(600));
+}
+
+#[test]
+fn answers_of_the_register_that_overtake_each_other_take_nothing_back() {
+    let world = World::new(3);
+    let logs = world.logs(1);
+    let opened = world.open(&logs);
+    append(&opened, 0, 5);
+    world.committed(&opened, 5);
+    let before = Arc::new(world.record());
+    let keep_from = Address::new(Epoch(1), EntryId(2));
+    let kept = opened.ledger.set_keep_from(keep_from, SnapshotPointers::default());
+    world.executor.run(kept).unwrap();
+    let running = logs.container(CONTAINER).running().unwrap();
+    running.kept(before);
+    assert_eq!(running.log().keep_from, keep_from);
+}
