@@ -286,7 +286,8 @@ impl State {
             let why = Distrust::RolledBack;
             self.step(running, now, writer::Input::Distrust { replica: from, why });
         }
-        let keep_from = self.log.keep_from;
+        // It may have missed the last trim, and whatever has left the register with it.
+        let keep_from = self.log.lowest();
         if keep_from > Address::default() {
             self.send(running, from, Request::Trim { keep_from });
         }

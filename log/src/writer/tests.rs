@@ -131,3 +131,25 @@ fn a_member_that_is_distrusted_from_outside_counts_no_more() {
     assert_eq!(hear(&mut writer, 2, ack(1)), []);
     assert_eq!(hear(&mut writer, 3, ack(1)), [Effect::Committed { end: EntryId(1) }]);
 }
+
+#[test]
+fn a_member_that_has_less_than_it_acked_or_doubts_itself_counts_no_more() {
+    let greeting = |end, certain| {
+        let (base, committed_end) = (EntryId(0), EntryId(0));
+        let run = Some(RunFacts { base, end: EntryId(end), committed_end, certain });
+        Reply::Greeting { ledger: LEDGER, run, fenced_by: None }
+    };
+    for (reply, why) in [
+        (greeting(1, true), Distrust::LostData),
+        (greeting(2, false), Distrust::Doubtful),
+        (Reply::Greeting { ledger: LEDGER, run: None, fenced_by: None }, Distrust::Doubtful),
+    ] {
+        let mut writer = begun();
+        for _ in 0..2 {
+            submit(&mut writer, false);
+        }
+        hear(&mut writer, 1, ack(2));
+        let effects = hear(&mut writer, 1, reply);
+        assert_eq!(effects, [Effect::Distrusted { replica: replica(1), why }]);
+    }
+}

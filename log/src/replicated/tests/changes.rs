@@ -42,6 +42,24 @@ fn a_silent_member_is_replaced_under_load() {
 }
 
 #[test]
+fn a_former_member_hears_of_trims() {
+    let (world, _logs, opened, gone, spare) = with_spare();
+    append(&opened, 0, 5);
+    world.committed(&opened, 5);
+    world.pass(Duration::from_millis(5));
+    world.links.cut(gone);
+    append(&opened, 5, 10);
+    world.pass(Duration::from_secs(1));
+    assert!(last_ensemble(&world).contains(&spare));
+    world.links.restore(gone);
+    let keep_from = Address::new(Epoch(1), EntryId(3));
+    let kept = opened.ledger.set_keep_from(keep_from, SnapshotPointers::default());
+    world.executor.run(kept).unwrap();
+    world.pass(Duration::from_millis(5));
+    assert_eq!((world.copies(1, 2), world.copies(1, 3)), (0, 3));
+}
+
+#[test]
 fn nothing_stalls_while_a_member_is_silent() {
     let (world, _logs, opened, gone, _spare) = with_spare();
     world.links.cut(gone);
@@ -80,6 +98,9 @@ fn two_silent_members_stop_the_commits_and_lose_nothing() {
     world.pass(Duration::from_secs(20));
     let seen = opened.ledger.progress().borrow().clone();
     assert_eq!((seen.committed, seen.stopped), (Some(EntryId(4)), None));
+    let ahead = opened.ledger.read(Address::new(Epoch(1), EntryId(5)));
+    let refused = world.executor.run(ahead);
+    assert!(matches!(refused, Err(ReadError::Unknown { .. })), "one replica has it, but who knows");
     world.links.restore(replica(2));
     world.committed(&opened, 10);
     world.links.restore(replica(3));
@@ -115,9 +136,15 @@ fn a_disk_that_comes_back_blank_or_rolled_back_counts_no_more() {
         world.pass(Duration::from_millis(5));
         let storage = world.storages[&gone].clone();
         world.links.remove(gone);
-        // Under the same name, with less mounts than before or with the same number.
-        let again = if rolled_back { MemoryStorage::auto() } else { blank_after(&storage) };
-        world.mount(gone, again);
+        if rolled_back {
+            // All that it has is right, but it was mounted once more meanwhile: what else has it forgotten?
+            world.mount(gone, storage.restart());
+            world.pass(Duration::from_millis(5));
+            world.links.remove(gone);
+            world.mount(gone, storage);
+        } else {
+            world.mount(gone, blank_after(&storage));
+        }
         append(&opened, 20, 30);
         world.committed(&opened, 30);
         world.pass(Duration::from_secs(2));

@@ -49,7 +49,7 @@ fn an_owner_that_wakes_after_a_takeover_commits_nothing() {
             break;
         }
     }
-    world.pass(Duration::from_secs(1));
+    world.pass(Duration::from_millis(5));
     let seen = zombie.ledger.progress().borrow().clone();
     assert_eq!(seen.committed, Some(EntryId(9)));
     assert_eq!(seen.stopped.as_deref(), Some("epoch 2 has taken the container over"));
@@ -58,6 +58,19 @@ fn an_owner_that_wakes_after_a_takeover_commits_nothing() {
     let trim = zombie.ledger.set_keep_from(keep_from, SnapshotPointers::default());
     assert!(world.executor.run(trim).is_err());
     assert_eq!(world.replayed(&second, &next).unwrap(), numbers(10));
+}
+
+#[test]
+fn a_process_that_takes_its_own_container_over_ends_its_own_ledger() {
+    let world = World::new(3);
+    let logs = world.logs(1);
+    let before = world.open(&logs);
+    append(&before, 0, 3);
+    world.committed(&before, 3);
+    let opened = world.open(&logs);
+    assert_eq!(stopped(&before).as_deref(), Some("a newer epoch owns the container"));
+    assert!(matches!(world.replayed(&logs, &before), Err(ReadError::Stopped(_))));
+    assert_eq!(world.replayed(&logs, &opened).unwrap(), numbers(3));
 }
 
 #[test]
@@ -287,16 +300,17 @@ fn trimmed_entries_leave_the_register_and_every_replica() {
     world.executor.run(opened.ledger.set_keep_from(keep_from, snapshots.clone())).unwrap();
     world.pass(Duration::from_millis(1));
     assert_eq!((world.copies(1, 3), world.copies(1, 4)), (1, 3));
-    // Whoever was away learns of it when it is back.
-    world.links.restore(replica(2));
-    world.pass(Duration::from_millis(1));
-    assert_eq!(world.copies(1, 3), 0);
     let below = Address::new(Epoch(1), EntryId(3));
     let read = world.executor.run(opened.ledger.read(below));
     assert_eq!(read, Err(ReadError::Trimmed { address: below }));
 
     let second = world.logs(2);
     let next = world.open(&second);
+    // Whoever was away learns of it when it is back, also from another owner.
+    drop(opened);
+    world.links.restore(replica(2));
+    world.pass(Duration::from_millis(1));
+    assert_eq!(world.copies(1, 3), 0);
     assert_eq!((next.keep_from, &next.snapshots), (keep_from, &snapshots));
     assert_eq!(world.replayed(&second, &next).unwrap(), numbers(10)[4..]);
     let mut replay = second.replay(&next, Some(below));
