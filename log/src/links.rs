@@ -6,8 +6,8 @@
 //! The contract, for every attachment:
 //! 1. Requests arrive in the order in which they were sent, or not at all. So do replies.
 //! 2. What is sent before [`LinkEvent::Connected`], or after [`LinkEvent::Lost`], may vanish. Nothing is sent twice.
-//!    Appends vanish until something else has been sent: whoever sends them may not have heard yet that the connection is
-//!    a new one, and one that reaches a replica before its open would be refused for good.
+//!    Appends vanish until something else has been sent: whoever sends them may not have heard yet that the connection
+//!    is a new one, and one that reaches a replica before its open would be refused for good.
 //! 3. A connection that is lost is sought again, with growing pauses, until the attachment is dropped.
 //! 4. Only the named storage answers: a node where another one is mounted is the same as silence, with a reason.
 //!

@@ -5,6 +5,7 @@ pub(crate) mod completions;
 pub(crate) mod name;
 pub(crate) mod out;
 pub(crate) mod read;
+pub(crate) mod replica;
 pub(crate) mod scope;
 pub(crate) mod stream;
 pub(crate) mod write;
@@ -43,6 +44,9 @@ pub(crate) enum Command {
     /// Measure throughput and latency beside what disk and loopback can do.
     #[command(subcommand)]
     Bench(bench::Command),
+    /// Run the replicas of one data folder and nothing else.
+    #[command(hide = true)]
+    Replica(replica::Options),
     /// Print a shell's completions: source them in its start-up file.
     Completions(completions::Options),
 }
@@ -57,6 +61,7 @@ impl Command {
             Self::Write(options) => write::run(options).await,
             Self::Read(options) => read::run(options).await,
             Self::Bench(command) => bench::run(command).await,
+            Self::Replica(options) => replica::run(options).await,
             Self::Completions(options) => completions::run(&options),
         }
     }

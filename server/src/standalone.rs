@@ -7,8 +7,8 @@ mod banner;
 mod edge;
 mod http;
 mod metrics;
-mod ports;
-mod signals;
+pub(crate) mod ports;
+pub(crate) mod signals;
 mod view;
 
 use crate::cli::out;

@@ -19,6 +19,7 @@ mod append;
 mod child;
 mod device;
 mod latency;
+mod ledger;
 mod load;
 mod raw;
 
@@ -37,6 +38,8 @@ pub(crate) enum Command {
     Append(append::Options),
     /// How long an event takes to be durable: one in flight, then at half of the highest rate.
     Latency(latency::Options),
+    /// What the replicated ledger does, without anything on top of it: several replicas, each a process.
+    Ledger(ledger::Options),
 }
 
 /// How to measure.
@@ -123,6 +126,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
         match command {
             Command::Append(options) => append::run(&options, &runtime),
             Command::Latency(options) => latency::run(&options, &runtime),
+            Command::Ledger(options) => ledger::run(&options, &runtime),
         }
     });
     let ended = tokio::task::spawn_blocking(move || bench.join()).await?;

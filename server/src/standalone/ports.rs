@@ -26,7 +26,8 @@ impl Ports {
     }
 }
 
-async fn claim(tcp: &Tcp, flag: &str, at: &str) -> anyhow::Result<SocketAddr> {
+/// Claims one address, or says why it cannot be had.
+pub(crate) async fn claim(tcp: &Tcp, flag: &str, at: &str) -> anyhow::Result<SocketAddr> {
     let claimed = match tcp.claim(&Endpoint::from(at)).await {
         Ok(claimed) => claimed,
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => bail!(
@@ -40,7 +41,7 @@ async fn claim(tcp: &Tcp, flag: &str, at: &str) -> anyhow::Result<SocketAddr> {
 }
 
 /// An address as the seam names it.
-pub(super) fn endpoint(address: SocketAddr) -> Endpoint {
+pub(crate) fn endpoint(address: SocketAddr) -> Endpoint {
     Endpoint::from(address.to_string())
 }
 
@@ -93,7 +94,7 @@ pub(super) fn host(text: &str) -> Result<String, String> {
 }
 
 /// `HOST:PORT`, for clap. Names are looked up later.
-pub(super) fn address(text: &str) -> Result<String, String> {
+pub(crate) fn address(text: &str) -> Result<String, String> {
     let (host, port) = text.rsplit_once(':').ok_or("want HOST:PORT")?;
     if host.is_empty() {
         return Err("want HOST:PORT, with 0.0.0.0 for all addresses of this machine".to_owned());

@@ -5,14 +5,14 @@ use tokio::select;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The two signals. From here on neither ends the process by itself.
-pub(super) struct Signals {
+pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
     /// To be called inside the runtime.
-    pub(super) fn listen() -> io::Result<Self> {
+    pub(crate) fn listen() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -20,7 +20,7 @@ impl Signals {
     }
 
     /// Waits for the next one and names it.
-    pub(super) async fn next(&mut self) -> &'static str {
+    pub(crate) async fn next(&mut self) -> &'static str {
         select! {
             biased;
             _ = self.terminate.recv() => "SIGTERM",

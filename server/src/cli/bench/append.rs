@@ -32,7 +32,7 @@ pub(crate) struct Options {
 /// How much is in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
-enum Shape {
+pub(super) enum Shape {
     /// 200 events of 100 B a block, 20,000 in flight; 100 / 4,000 of 1 KiB; 16 / 400 of 10 KiB
     Narrow,
     /// 2,000 / 200,000; 500 / 40,000; 64 / 4,000
@@ -41,7 +41,7 @@ enum Shape {
 
 impl Shape {
     /// Events of `bytes` each in a block, and in flight.
-    fn window(self, bytes: u32) -> (u32, u32) {
+    pub(super) fn window(self, bytes: u32) -> (u32, u32) {
         match (self, bytes) {
             (Self::Narrow, ..512) => (200, 20_000),
             (Self::Narrow, 512..4096) => (100, 4_000),

@@ -1,7 +1,9 @@
 //! The server under measurement: this binary, standalone, on a folder and ports of its own.
 
 use anyhow::{Context as _, bail};
+use rustix::process::Signal;
 use std::fs::File;
+use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -59,27 +61,103 @@ impl Server {
 
     /// Resident memory in bytes.
     pub(super) fn memory(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()));
-        let field = |status: String| -> Option<u64> {
-            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-            line.split_whitespace().next()?.parse().ok()
-        };
-        status.ok().and_then(field).unwrap_or(0) * 1024
+        memory(self.process.id())
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Some(pid) = rustix::process::Pid::from_raw(self.process.id().cast_signed()) {
-            // Because: it may have ended by itself.
-            let _ended = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        end(&mut self.process);
+    }
+}
+
+/// Resident memory of a process in bytes.
+fn memory(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
+    let field = |status: String| -> Option<u64> {
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        line.split_whitespace().next()?.parse().ok()
+    };
+    status.ok().and_then(field).unwrap_or(0) * 1024
+}
+
+/// Asks a child to stop, and sees to it that it does.
+fn end(process: &mut Child) {
+    signal(process, Signal::TERM);
+    let deadline = Instant::now() + STOP_MAX;
+    while matches!(process.try_wait(), Ok(None)) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let _ended = process.kill();
+    let _ended = process.wait();
+}
+
+fn signal(process: &Child, signal: Signal) {
+    if let Some(pid) = rustix::process::Pid::from_raw(process.id().cast_signed()) {
+        // Because: it may have ended by itself.
+        let _ended = rustix::process::kill_process(pid, signal);
+    }
+}
+
+/// A replica of the ledger: this binary on a folder of its own. Ends with this.
+pub(super) struct Replica {
+    process: Child,
+    /// As it calls itself: `n1/uuid`.
+    pub(super) name: String,
+    pub(super) address: String,
+}
+
+impl Replica {
+    /// Starts it on `folder` as node `node` of `cluster`, and waits until it says where it listens.
+    pub(super) fn start(folder: &Path, node: u64, cluster: u128) -> anyhow::Result<Self> {
+        let said = File::create(folder.join(format!("replica-{node}.log")))?;
+        let mut process = Command::new(std::env::current_exe()?)
+            .arg("replica")
+            .arg("--data-dir")
+            .arg(folder.join(format!("data-{node}")))
+            .args(["--node", &node.to_string(), "--cluster", &format!("{cluster:x}")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(said)
+            .spawn()
+            .context("cannot start a replica")?;
+        let mut line = String::new();
+        if let Some(out) = process.stdout.take() {
+            BufReader::new(out).read_line(&mut line)?;
         }
-        let deadline = Instant::now() + STOP_MAX;
-        while matches!(self.process.try_wait(), Ok(None)) && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let _ended = self.process.kill();
-        let _ended = self.process.wait();
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let ["replica", name, "at", address] = fields[..] else {
+            end(&mut process);
+            bail!("a replica ended at once; see replica-{node}.log in {}", folder.display());
+        };
+        Ok(Self { name: name.to_owned(), address: address.to_owned(), process })
+    }
+
+    /// CPU time of all its threads so far.
+    pub(super) fn cpu(&self) -> Duration {
+        cpu(self.process.id()).unwrap_or_default()
+    }
+
+    /// Resident memory in bytes.
+    pub(super) fn memory(&self) -> u64 {
+        memory(self.process.id())
+    }
+
+    /// Suspends it: it lives and does nothing.
+    pub(super) fn suspend(&self) {
+        signal(&self.process, Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub(super) fn resume(&self) {
+        signal(&self.process, Signal::CONT);
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        self.resume();
+        end(&mut self.process);
     }
 }
 
