@@ -61,6 +61,11 @@ pub enum Input {
     },
     /// Time to ask again whoever has not answered, and to read again what could not be read.
     Retry,
+    /// There is a new connection to a replica: what it has not answered may never have reached it.
+    Connected {
+        /// To whom.
+        replica: ReplicaId,
+    },
     /// Copies go to `new` in place of `old`, which is out of reach or in doubt.
     Substitute {
         /// The member that shall go.
@@ -267,6 +272,7 @@ impl Machine for Recovery {
             Input::Begin => self.fence_silent(effects),
             Input::Reply { from, reply } => self.reply(from, reply, effects),
             Input::Retry => self.retry(effects),
+            Input::Connected { replica } => self.connected(replica, effects),
             Input::Substitute { old, new } => self.substitute(old, new, effects),
             Input::Closed if self.phase == Phase::Closing => self.end(Effect::Done, effects),
             Input::Closed => {}
@@ -517,6 +523,26 @@ impl Recovery {
         }
         self.ask_all(effects);
         self.proceed(effects);
+    }
+
+    /// Sends a replica again what it has not answered, and nobody else anything.
+    fn connected(&mut self, to: ReplicaId, effects: &mut Vec<Effect>) {
+        let Plan { ledger, by, .. } = self.plan;
+        let mut send = |request| effects.push(Effect::Send { to, request });
+        if self.silent().any(|silent| silent == to) {
+            send(Request::Fence { ledger, by });
+        }
+        let takes_copies = self.target.contains(&to);
+        for copy in &self.copies {
+            let entry = copy.entry;
+            match &copy.frame {
+                None if copy.asked == Some(to) => send(Request::Read { ledger, entry }),
+                Some(frame) if takes_copies && !copy.acked.contains(&to) => {
+                    send(Request::Repair { by, entry: frame.clone() });
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Copies begin anew: what was counted may have been on the member that goes.

@@ -89,6 +89,16 @@ impl Parts {
         self.budget.lock().unwrap_or_else(PoisonError::into_inner).take(now)
     }
 
+    /// Submits `command` once. `None`: the outcome is unknown.
+    async fn submitted(&self, command: &RegisterCommand) -> Option<RegisterReply> {
+        let late = self.clock.now().after(REGISTER_PATIENCE);
+        tokio::select! {
+            biased;
+            reply = self.register.submit(command.clone()) => reply.ok(),
+            () = self.clock.sleep_until(late) => None,
+        }
+    }
+
     /// Submits `change`, again and again until an outcome is known. `None`: nobody is `wanted` any more.
     async fn registered(
         &self,
@@ -98,13 +108,7 @@ impl Parts {
     ) -> Option<Registered> {
         let command = RegisterCommand { container, change };
         while wanted() {
-            let late = self.clock.now().after(REGISTER_PATIENCE);
-            let reply = tokio::select! {
-                biased;
-                reply = self.register.submit(command.clone()) => reply.ok(),
-                () = self.clock.sleep_until(late) => None,
-            };
-            match reply {
+            match self.submitted(&command).await {
                 Some(RegisterReply::Done(log)) => return Some(Registered::Done(log)),
                 Some(RegisterReply::Stale { .. }) => return Some(Registered::Stale),
                 Some(RegisterReply::Invalid { reason }) => {

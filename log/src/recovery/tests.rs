@@ -131,3 +131,23 @@ fn the_only_one_that_has_an_entry_is_asked_again_and_again() {
     assert_eq!(step(&mut recovery, Input::Retry), [fence(3), read(1, 0)]);
     assert_eq!(step(&mut recovery, Input::Retry), [fence(3), read(1, 0)]);
 }
+
+#[test]
+fn a_new_connection_carries_again_what_was_not_answered_and_nothing_else() {
+    let mut recovery = begun();
+    let connected = |node| Input::Connected { replica: replica(node) };
+    assert_eq!(step(&mut recovery, connected(2)), [fence(2)]);
+    fenced(&mut recovery, 1, 1);
+    assert_eq!(fenced(&mut recovery, 2, 1), [read(1, 0)]);
+    assert_eq!(step(&mut recovery, connected(1)), [read(1, 0)]);
+    assert_eq!(step(&mut recovery, connected(2)), []);
+    let reply = Reply::Have(entry(0));
+    assert_eq!(step(&mut recovery, Input::Reply { from: replica(1), reply }).len(), 3);
+    let repaired = Reply::Repaired { ledger: LEDGER, entry: EntryId(0) };
+    step(&mut recovery, Input::Reply { from: replica(1), reply: repaired });
+    let copy = Request::Repair { by: BY, entry: entry(0) };
+    let again = |node| Effect::Send { to: replica(node), request: copy.clone() };
+    assert_eq!(step(&mut recovery, connected(1)), []);
+    assert_eq!(step(&mut recovery, connected(2)), [again(2)]);
+    assert_eq!(step(&mut recovery, connected(3)), [fence(3), again(3)]);
+}

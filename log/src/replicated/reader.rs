@@ -4,12 +4,12 @@
 //! or lets the deadline pass is passed over; an error names everybody who was asked. Nothing here says that an entry
 //! does not exist.
 
-use super::{Parts, Registered};
+use super::Parts;
 use crate::frame::EntryFrame;
 use crate::ledger::ReadError;
 use crate::links::{Lane, Link, LinkEvent, Sink};
 use crate::message::{EntryHeaders, Reply, Request};
-use crate::register::{Change, ContainerLog};
+use crate::register::{Change, ContainerLog, RegisterCommand, RegisterReply};
 use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -159,9 +159,10 @@ impl Reader {
             if round > 0 {
                 probe!("reader: nobody could give an entry, once more");
                 self.parts.clock.sleep_until(self.parts.clock.now().after(PAUSE)).await;
-                let look = self.look.clone();
-                let asked = self.parts.registered(self.container, look, || true).await;
-                if let Some(Registered::Done(newer)) = asked {
+                let (container, change) = (self.container, self.look.clone());
+                let look = RegisterCommand { container, change };
+                // Without it the fragments that are known have to do.
+                if let Some(RegisterReply::Done(newer)) = self.parts.submitted(&look).await {
                     fresh = Some(newer);
                 }
             }

@@ -239,8 +239,7 @@ impl<'a> Takeover<'a> {
         match event {
             LinkEvent::Connected { .. } => {
                 word.connected = true;
-                // What was sent before may be gone.
-                inputs.push(Input::Retry);
+                inputs.push(Input::Connected { replica: from });
             }
             LinkEvent::Lost { reason } => {
                 word.connected = false;
