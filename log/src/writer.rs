@@ -191,6 +191,7 @@ pub struct Writer {
     keep_from: Address,
     window: VecDeque<EntryFrame>,
     window_bytes: usize,
+    window_bytes_max: usize,
     stopped: Option<StopReason>,
 }
 
@@ -216,10 +217,17 @@ impl Writer {
             keep_from,
             window: VecDeque::new(),
             window_bytes: 0,
+            window_bytes_max: WINDOW_BYTES_MAX,
             stopped: None,
         };
         writer.members = ensemble.iter().map(|replica| Member::new(*replica, EntryId(0))).collect();
         writer
+    }
+
+    /// Keeps no more than `bytes` for members that lack them, instead of [`WINDOW_BYTES_MAX`].
+    #[must_use]
+    pub fn with_window(self, bytes: usize) -> Self {
+        Self { window_bytes_max: bytes, ..self }
     }
 
     /// Which ledger.
@@ -629,7 +637,7 @@ impl Writer {
         let everywhere = trusted.map(|member| member.seen_end).min();
         let everywhere = everywhere.unwrap_or(self.committed_end).min(self.committed_end);
         self.drop_below(everywhere);
-        while self.window_bytes > WINDOW_BYTES_MAX {
+        while self.window_bytes > self.window_bytes_max {
             let Some(oldest) = self.window.front().map(|frame| frame.entry) else { return };
             if oldest >= self.committed_end {
                 return; // Callers bound what is in flight.

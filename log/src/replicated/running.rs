@@ -19,19 +19,24 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::Duration;
 use thalweg_actor::machine::Machine as _;
-use thalweg_actor::{planted, probe};
+use thalweg_actor::{buggify, planted, probe};
 use thalweg_types::id::{Address, EntryId, LedgerId, ReplicaId};
 use thalweg_types::time::Instant;
 use tokio::sync::{Notify, watch as channel};
 
 /// A ledger lives at least this long before its owner asks for a new epoch.
 const RENEW_AFTER: Duration = Duration::from_secs(60);
+/// The same in simulation, now and then.
+const RENEW_SOON: Duration = Duration::from_secs(2);
+/// In simulation, now and then, entries of members that lack them are kept up to this many bytes.
+const WINDOW_BYTES_SMALL: usize = 4096;
 
 /// See the module's header.
 pub(super) struct Running {
     id: LedgerId,
     parts: Arc<Parts>,
-    began: Instant,
+    /// No new epoch is asked for before.
+    renew_at: Instant,
     state: Mutex<State>,
     events: Mutex<VecDeque<(ReplicaId, LinkEvent)>>,
     /// Somebody has to look: a change for the register, a nearer deadline, or the end.
@@ -74,8 +79,12 @@ impl Running {
         let id = LedgerId { container: log.container, epoch: record.epoch };
         let incarnation = log.owner.expect("a recovery has an owner").incarnation;
         let ensemble = record.last_fragment().ensemble.clone();
+        let writer = Writer::new(id, incarnation, record.quorum, &ensemble, log.keep_from);
+        let small = buggify!("owner: small window");
+        let window = if small { WINDOW_BYTES_SMALL } else { writer::WINDOW_BYTES_MAX };
+        let hasty = buggify!("owner: renews soon");
         let state = State {
-            writer: Writer::new(id, incarnation, record.quorum, &ensemble, log.keep_from),
+            writer: writer.with_window(window),
             watch: Watch::new(&ensemble),
             ways: Vec::with_capacity(ensemble.len() + 1),
             log,
@@ -90,7 +99,7 @@ impl Running {
         };
         let running = Arc::new_cyclic(|me| Self {
             id,
-            began: parts.clock.now(),
+            renew_at: parts.clock.now().after(if hasty { RENEW_SOON } else { RENEW_AFTER }),
             parts,
             state: Mutex::new(state),
             events: Mutex::default(),
@@ -414,7 +423,7 @@ impl State {
             running.parts.seed(),
         );
         let worth_it = back || others.is_ok();
-        if worth_it && now.since(running.began) >= RENEW_AFTER {
+        if worth_it && now >= running.renew_at {
             probe!("owner: asks for a new epoch");
             self.step(running, now, writer::Input::Stop(StopReason::Renew));
         }

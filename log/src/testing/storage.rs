@@ -133,6 +133,15 @@ impl MemoryStorage {
         self.restart_with(durable)
     }
 
+    /// The storage as it comes back from a copy: with all its content, but fewer mounts than it had.
+    pub fn rolled_back(&self) -> Arc<Self> {
+        let again = self.restart();
+        let state = again.lock();
+        let (frames, damaged) = (state.frames.clone(), state.damaged.clone());
+        let mount_seq = self.mount_seq.saturating_sub(1);
+        Arc::new(Self::with_frames(self.auto, mount_seq, frames, damaged))
+    }
+
     /// The same, but that staged frames up to `upto` have survived as well.
     pub fn restart_with(&self, upto: Ticket) -> Arc<Self> {
         let state = self.lock();

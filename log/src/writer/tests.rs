@@ -153,3 +153,21 @@ fn a_member_that_has_less_than_it_acked_or_doubts_itself_counts_no_more() {
         assert_eq!(effects, [Effect::Distrusted { replica: replica(1), why }]);
     }
 }
+
+#[test]
+fn a_member_that_the_window_cannot_wait_for_is_left_behind() {
+    let mut writer = begun().with_window(10);
+    for _ in 0..30 {
+        submit(&mut writer, false);
+    }
+    assert_eq!(writer.window_bytes(), 30, "nothing is dropped that is not committed");
+    hear(&mut writer, 1, ack(30));
+    let effects = hear(&mut writer, 2, ack(25));
+    let left = Effect::Distrusted { replica: replica(3), why: Distrust::LeftBehind };
+    assert_eq!(effects, [Effect::Committed { end: EntryId(25) }, left]);
+    assert_eq!(writer.window_bytes(), 10);
+    // It gets nothing more, and what it acks counts no more.
+    assert_eq!(sent(&submit(&mut writer, false), 3), []);
+    assert_eq!(hear(&mut writer, 3, ack(30)), []);
+    assert_eq!(writer.window_bytes(), 6, "the others lack these");
+}

@@ -136,15 +136,9 @@ fn a_disk_that_comes_back_blank_or_rolled_back_counts_no_more() {
         world.pass(Duration::from_millis(5));
         let storage = world.storages[&gone].clone();
         world.links.remove(gone);
-        if rolled_back {
-            // All that it has is right, but it was mounted once more meanwhile: what else has it forgotten?
-            world.mount(gone, storage.restart());
-            world.pass(Duration::from_millis(5));
-            world.links.remove(gone);
-            world.mount(gone, storage);
-        } else {
-            world.mount(gone, blank_after(&storage));
-        }
+        // All that it has may be right, but it was mounted more often before: what has it forgotten?
+        let again = if rolled_back { storage.rolled_back() } else { blank_after(&storage) };
+        world.mount(gone, again);
         append(&opened, 20, 30);
         world.committed(&opened, 30);
         world.pass(Duration::from_secs(2));
