@@ -310,7 +310,9 @@ impl Machine for Replica {
                 assert!(run.base <= run.durable_end && run.durable_end <= run.staged_end);
             }
             assert!(part.fenced_by.is_none_or(|by| by <= self.floor));
-            assert!(part.incarnation.is_some() || part.fenced_by.is_some());
+            // Damage may have swallowed the open of a ledger of which entries are left.
+            let opened = part.incarnation.is_some() || part.fenced_by.is_some();
+            assert!(opened || !part.certain);
         }
     }
 }
@@ -362,7 +364,7 @@ impl Replica {
         let refuse = |why| Effect::Reply { peer, reply: Reply::Refused { ledger, why } };
         let doubtful = self.in_limbo(epoch);
         match self.parts.get_mut(&epoch) {
-            Some(part) if part.incarnation != Some(incarnation) => {
+            Some(part) if part.incarnation.is_some_and(|known| known != incarnation) => {
                 probe!("replica: second writer of one epoch");
                 let reply = Reply::Fenced { ledger, by: epoch };
                 return effects.push(Effect::Reply { peer, reply });

@@ -1,5 +1,6 @@
 //! Scenarios: a world, a workload, a nemesis, and the oracles that judge what came of it.
 
+mod ledger;
 mod one_node;
 mod seams;
 
@@ -37,7 +38,7 @@ pub(crate) struct Scenario {
 }
 
 /// All scenarios.
-pub(crate) const ALL: &[Scenario] = &[seams::SCENARIO, one_node::SCENARIO];
+pub(crate) const ALL: &[Scenario] = &[seams::SCENARIO, ledger::SCENARIO, one_node::SCENARIO];
 
 thread_local! {
     static LAST_PANIC: RefCell<Option<String>> = const { RefCell::new(None) };

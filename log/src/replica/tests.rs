@@ -190,3 +190,21 @@ fn headers_below_the_trim_point_are_unknown_and_others_are_looked_up() {
     let load = [Effect::LoadHeaders { peer, ledger, from, entries_max, bytes_max }];
     assert_eq!(request(&mut replica, RECOVERER, headers(1)), load);
 }
+
+#[test]
+fn a_writer_whose_open_was_lost_to_damage_is_in_doubt_and_no_second_one() {
+    let state = LedgerState {
+        ledger: LEDGER,
+        incarnation: None,
+        base: EntryId(0),
+        tail: Some(EntryId(3)),
+        lac: None,
+        keep_from: Address::default(),
+        fenced_by: None,
+        certain: false,
+    };
+    let recovered = Recovered { ledgers: [(LEDGER, state)].into(), ..Recovered::default() };
+    let mut replica = Replica::new(CONTAINER, &recovered);
+    let answers = replies(request(&mut replica, WRITER, open()));
+    assert_eq!(answers, [Reply::Refused { ledger: LEDGER, why: Refusal::Limbo }]);
+}

@@ -201,6 +201,14 @@ impl SimDisk {
         trace!("{} disk: restored", self.host);
     }
 
+    /// Puts an empty disk in the place of this one.
+    pub(crate) fn wipe(&self) {
+        let mut state = self.lock();
+        state.mount += 1;
+        state.image = Image::default();
+        trace!("{} disk: blank", self.host);
+    }
+
     /// Copies up to `count` blocks of the files that `wanted` accepts to wrong places. Returns how many.
     pub(crate) fn misplace(&self, count: usize, wanted: impl Fn(&str) -> bool) -> usize {
         let mut state = self.lock();

@@ -84,8 +84,20 @@ impl Process {
         Task::new(move || handle.abort())
     }
 
+    /// Lets no task run until [`Process::resume`]: what comes meanwhile waits for it.
+    pub(crate) fn pause(&self) {
+        Handle::current().pause(self.node.id());
+    }
+
+    /// Goes on after a pause.
+    pub(crate) fn resume(&self) {
+        Handle::current().resume(self.node.id());
+    }
+
     /// Ends every task at once: none is polled again. Their futures have been dropped when this returns.
     pub(crate) async fn kill(&self) {
+        // The executor would drop waiting tasks while it holds a lock of its own.
+        self.resume();
         Handle::current().kill(self.node.id());
         // The executor drops the dead tasks when it meets them in its queue.
         sleep(Duration::from_nanos(1)).await;

@@ -71,6 +71,22 @@ impl Host {
         &self.wall
     }
 
+    /// Stops the process, if there is one, as a debugger or a stalled machine does: nothing is lost, nothing moves.
+    pub(crate) fn pause(&self) {
+        if let Some(process) = &self.running {
+            trace!("{} is paused", self.name);
+            process.pause();
+        }
+    }
+
+    /// Lets a paused process go on.
+    pub(crate) fn resume(&self) {
+        if let Some(process) = &self.running {
+            trace!("{} goes on", self.name);
+            process.resume();
+        }
+    }
+
     /// Kills the process, if there is one: the page cache stays, the system closes its connections.
     pub(crate) async fn kill(&mut self) {
         let Some(process) = self.running.take() else { return };

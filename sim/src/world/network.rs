@@ -174,6 +174,15 @@ impl SimNetwork {
         state.cuts.insert((from.into(), to.into()));
     }
 
+    /// Takes a cut back.
+    pub(crate) fn mend(&self, from: &str, to: &str) {
+        trace!("network: mended {from} -> {to}");
+        let mut state = self.lock();
+        state.settle_all();
+        state.cuts.remove(&(from.into(), to.into()));
+        state.wake_all();
+    }
+
     /// All links are whole.
     pub(crate) fn heal(&self) {
         trace!("network: healed");
