@@ -4,6 +4,7 @@
 //! Nothing here is used by the product. All of it is deterministic.
 
 pub mod bookkeeper;
+pub mod damage;
 mod disk;
 mod executor;
 mod metadata;

@@ -5,6 +5,7 @@
 mod acceptance;
 mod conformance;
 mod crash;
+mod damage;
 mod doctor;
 mod node;
 mod pending;
@@ -27,6 +28,7 @@ cargo xtask COMMAND
   conformance [--suites DIR]  the wire and controller suites, where a folder holds them
   readme                      the README's Python snippet against a node of its own
   crash [--kills N]           kill -9 under a real writer: nothing lost, doubled or reordered
+  damage [--full]             one replica of three damaged in every place, and repaired
   exhaust [--full]            small worlds of the ledger machines, searched exhaustively
   doctor                      what is missing on this machine
 
@@ -54,6 +56,7 @@ fn dispatch(args: &[String]) -> Result<()> {
         "conformance" => conformance::command(suites::folder(rest)?.as_deref()),
         "readme" => readme::command(),
         "crash" => crash::command(rest),
+        "damage" => damage::command(rest),
         "exhaust" => exhaust(rest),
         "doctor" => doctor::doctor(),
         "help" | "--help" | "-h" => {

@@ -17,8 +17,6 @@ mod reads;
 mod recovery;
 mod site;
 
-pub use cluster::{Cluster, Reading, Shape};
-
 /// One script.
 #[derive(Clone, Copy, Debug)]
 pub struct Scenario {

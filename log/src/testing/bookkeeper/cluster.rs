@@ -30,31 +30,31 @@ const RETRIES: usize = 3;
 
 /// How many storages, and how many of them must have an entry.
 #[derive(Clone, Copy, Debug)]
-pub struct Shape {
+pub(super) struct Shape {
     /// The quorum; as many storages as its write quorum.
-    pub quorum: Quorum,
+    pub(super) quorum: Quorum,
     /// Length of each entry's payload in bytes.
-    pub payload: usize,
+    pub(super) payload: usize,
 }
 
 impl Shape {
     /// Three storages, two of which make an entry committed.
-    pub const THREE: Self = Self { quorum: Quorum { write: 3, ack: 2 }, payload: 700 };
+    pub(super) const THREE: Self = Self { quorum: Quorum { write: 3, ack: 2 }, payload: 700 };
     /// Two storages, both of which make an entry committed.
-    pub const TWO: Self = Self { quorum: Quorum { write: 2, ack: 2 }, payload: 700 };
+    pub(super) const TWO: Self = Self { quorum: Quorum { write: 2, ack: 2 }, payload: 700 };
 }
 
 /// What a full reading of the container's log came to, entry by entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Reading {
+pub(super) struct Reading {
     /// Read, and right.
-    pub right: u64,
+    pub(super) right: u64,
     /// Acked, and behind the end of its ledger: lost.
-    pub lost: u64,
+    pub(super) lost: u64,
     /// Read, and not what was written.
-    pub wrong: u64,
+    pub(super) wrong: u64,
     /// Part of the log, and not readable from any storage that is up.
-    pub unavailable: u64,
+    pub(super) unavailable: u64,
 }
 
 /// One node: its disk, what runs on it, and whether it can be reached.
@@ -65,7 +65,7 @@ struct Seat {
 }
 
 /// See the module's header.
-pub struct Cluster {
+pub(super) struct Cluster {
     shape: Shape,
     register: ContainerLog,
     seats: Vec<Seat>,
@@ -77,7 +77,7 @@ pub struct Cluster {
 
 impl Cluster {
     /// Blank storages, and a register that nobody owns.
-    pub fn new(shape: Shape) -> Result<Self, String> {
+    pub(super) fn new(shape: Shape) -> Result<Self, String> {
         let disks = (0..shape.quorum.write).map(|_| MemoryDisk::new()).collect();
         let mut cluster = Self {
             shape,
@@ -99,43 +99,9 @@ impl Cluster {
         Ok(())
     }
 
-    /// The same cluster after all of it has stopped: storage `at` starts from `disks[at]`. Who cannot start stays down.
-    #[must_use]
-    pub fn again(&self, disks: Vec<MemoryDisk>) -> Self {
-        let mut cluster = Self {
-            shape: self.shape,
-            register: self.register.clone(),
-            seats: Vec::new(),
-            writer: None,
-            acked: self.acked.clone(),
-            seed: self.seed,
-        };
-        if let Some(writer) = &self.writer {
-            cluster.note(writer.ledger().epoch, writer.committed_end());
-        }
-        for disk in disks {
-            cluster.seats.push(Seat { disk, site: None, is_up: true });
-            let at = cluster.seats.len() - 1;
-            if cluster.start(at).is_err() {
-                cluster.seats[at].is_up = false;
-            }
-        }
-        cluster
-    }
-
     /// The ledger of `epoch`.
-    pub fn ledger(epoch: u64) -> LedgerId {
+    pub(super) fn ledger(epoch: u64) -> LedgerId {
         LedgerId { container: CONTAINER, epoch: Epoch(epoch) }
-    }
-
-    /// The register as it stands.
-    pub fn register(&self) -> &ContainerLog {
-        &self.register
-    }
-
-    /// The disk of a storage.
-    pub fn disk(&self, at: usize) -> &MemoryDisk {
-        &self.seats[at].disk
     }
 
     /// The storage in a place, if it has started.
@@ -143,13 +109,8 @@ impl Cluster {
         self.seats[at].site.as_mut()
     }
 
-    /// True if the storage in a place has started.
-    pub fn runs(&self, at: usize) -> bool {
-        self.seats[at].site.is_some()
-    }
-
     /// Starts the storage in a place from what is on its disk.
-    pub fn start(&mut self, at: usize) -> Result<(), StartError> {
+    pub(super) fn start(&mut self, at: usize) -> Result<(), StartError> {
         self.seed += 1;
         let node = NodeId(at as u64 + 1);
         self.seats[at].site = None;
@@ -159,18 +120,18 @@ impl Cluster {
     }
 
     /// The storage can no longer be reached.
-    pub fn down(&mut self, at: usize) {
+    pub(super) fn down(&mut self, at: usize) {
         self.seats[at].is_up = false;
     }
 
     /// The storage can be reached again, if it runs.
-    pub fn up(&mut self, at: usize) -> Result<(), String> {
+    pub(super) fn up(&mut self, at: usize) -> Result<(), String> {
         self.seats[at].is_up = true;
-        ensure(self.runs(at), "it does not run")
+        ensure(self.seats[at].site.is_some(), "it does not run")
     }
 
     /// A blank disk in place of the old one, on the same node.
-    pub fn replace_disk(&mut self, at: usize) -> Result<(), String> {
+    pub(super) fn replace_disk(&mut self, at: usize) -> Result<(), String> {
         self.seats[at].disk = MemoryDisk::new();
         self.start(at).map_err(|error| error.to_string())?;
         self.up(at)
@@ -202,7 +163,7 @@ impl Cluster {
     }
 
     /// The replicas as they are: a disk that was replaced counts as what it is now.
-    pub fn replicas(&self) -> Vec<ReplicaId> {
+    pub(super) fn replicas(&self) -> Vec<ReplicaId> {
         let id = |(at, seat): (usize, &Seat)| match &seat.site {
             Some(site) => site.id(),
             None => ReplicaId { node: NodeId(at as u64 + 1), storage: StorageUuid::default() },
@@ -211,14 +172,14 @@ impl Cluster {
     }
 
     /// The first owner, whose open has reached every storage.
-    pub fn open_all(&mut self) -> Result<(), String> {
+    pub(super) fn open_all(&mut self) -> Result<(), String> {
         self.take_over()?;
         let all: Vec<usize> = (0..self.seats.len()).collect();
         self.drive(writer::Input::Begin, &all)
     }
 
     /// The owner appends `count` entries at once, and they reach the storages `to`.
-    pub fn append_to(&mut self, count: u64, to: &[usize]) -> Result<(), String> {
+    pub(super) fn append_to(&mut self, count: u64, to: &[usize]) -> Result<(), String> {
         let before = self.committed();
         for at in 0..count {
             let last = at + 1 == count;
@@ -234,7 +195,7 @@ impl Cluster {
     }
 
     /// How many entries the owner has committed.
-    pub fn committed(&self) -> u64 {
+    pub(super) fn committed(&self) -> u64 {
         self.writer.as_ref().map_or(0, |writer| writer.committed_end().0)
     }
 
@@ -313,7 +274,7 @@ impl Cluster {
     }
 
     /// The next owner takes the container over. An error: that is not possible now, for want of replicas.
-    pub fn take_over(&mut self) -> Result<(), String> {
+    pub(super) fn take_over(&mut self) -> Result<(), String> {
         if let Some(writer) = self.writer.take() {
             self.note(writer.ledger().epoch, writer.committed_end());
         }
@@ -386,7 +347,7 @@ impl Cluster {
     }
 
     /// Reads the whole log of the container, each entry from whoever gives it.
-    pub fn read_all(&mut self) -> Reading {
+    pub(super) fn read_all(&mut self) -> Reading {
         let mut reading = Reading::default();
         for (epoch, acked) in self.acked.clone() {
             let record = self.register.ledger(epoch).cloned();
@@ -414,64 +375,12 @@ impl Cluster {
     }
 
     /// Everything that was acked is there, and right, whoever is asked.
-    pub fn judge(&mut self) -> Result<(), String> {
+    pub(super) fn judge(&mut self) -> Result<(), String> {
         let reading = self.read_all();
         ensure(reading.lost == 0, &format!("I1: {} acked entries are lost", reading.lost))?;
         ensure(reading.wrong == 0, &format!("I3: {} entries have other bytes", reading.wrong))?;
         let missing = reading.unavailable;
         ensure(missing == 0, &format!("unavailable: {missing} entries cannot be read"))
-    }
-
-    /// Copies to the storage in place `at` whatever it lacks of closed ledgers, and names it in the register where its
-    /// predecessor was named. An error says what could not be copied.
-    pub fn restore(&mut self, at: usize) -> Result<(), String> {
-        let new = self.replicas()[at];
-        for record in self.register.ledgers.clone() {
-            let Some(end) = record.end() else { continue };
-            let ledger = Self::ledger(record.epoch.0);
-            for entry in (0..end.0).map(EntryId) {
-                self.copy(ledger, entry, new)?;
-            }
-            for fragment in &record.fragments {
-                let old = fragment.ensemble.iter().find(|m| m.node == new.node).copied();
-                let (ledger, first) = (record.epoch, fragment.first);
-                if let Some(old) = old.filter(|old| *old != new) {
-                    self.change(&Change::Repair { ledger, first, old, new })?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn copy(&mut self, ledger: LedgerId, entry: EntryId, to: ReplicaId) -> Outcome {
-        let record = self.register.ledger(ledger.epoch).cloned().ok_or("it is listed")?;
-        let sources = record.fragment_of(entry).map(|fragment| fragment.ensemble.clone());
-        let read = Request::Read { ledger, entry };
-        let found = sources.unwrap_or_default().into_iter().find_map(|from| {
-            self.ask(from, read.clone()).into_iter().find_map(|reply| match reply {
-                Reply::Have(frame) => Some(frame),
-                _ => None,
-            })
-        });
-        let copy = found.ok_or_else(|| format!("nobody can give entry {entry}"))?;
-        let done = self.ask(to, Request::Repair { by: self.register.epoch, entry: copy });
-        ensure(matches!(done[..], [Reply::Repaired { .. }]), &format!("not copied: {done:?}"))
-    }
-
-    /// How many entries of closed ledgers the storage in place `at` does not give, or gives wrong.
-    pub fn lacks(&mut self, at: usize) -> u64 {
-        let replica = self.replicas()[at];
-        let mut missing = 0;
-        for record in self.register.ledgers.clone() {
-            let ledger = Self::ledger(record.epoch.0);
-            for entry in (0..record.end().map_or(0, |end| end.0)).map(EntryId) {
-                let whole = content_of(self.shape, ledger, entry);
-                let replies = self.ask(replica, Request::Read { ledger, entry });
-                let good = |reply: &Reply| matches!(reply, Reply::Have(frame) if is_content(frame, &whole));
-                missing += u64::from(!replies.iter().any(good));
-            }
-        }
-        missing
     }
 }
 

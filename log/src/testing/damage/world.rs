@@ -1,0 +1,303 @@
+//! Three storages, the services on them, and an owner, on one executor in virtual time.
+
+use super::{CONTAINER, content};
+use crate::engine::{Config, Engine};
+use crate::ledger::{Entry, Logs as _, Opened};
+use crate::links::{DirectLinks, Lane, Link, LinkEvent, Links as _, Sink};
+use crate::local::Owner;
+use crate::message::{Reply, Request};
+use crate::placement::{Candidate, Members, Policy};
+use crate::quorum::Quorum;
+use crate::register::{
+    Change, Register, RegisterCommand, RegisterReply, RegisterUnavailable, Registers,
+};
+use crate::replicated::{Cluster, ReplicatedLogs};
+use crate::service::ReplicaService;
+use crate::storage::Storage as _;
+use crate::testing::{Executor, MemoryDisk};
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use thalweg_actor::BoxFuture;
+use thalweg_actor::env::Env;
+use thalweg_actor::network::Endpoint;
+use thalweg_types::id::{Address, ContainerId, EntryId, Incarnation, NodeId, ReplicaId};
+use tokio::sync::mpsc;
+
+/// How long a takeover is waited for, in virtual time: longer than all its rounds take when everybody answers.
+const PATIENCE: Duration = Duration::from_secs(20);
+const QUORUM: Quorum = Quorum { write: 3, ack: 2 };
+
+/// Files that are small, and yet so large that what a start moves does not fill one.
+fn config(node: NodeId) -> Config {
+    Config {
+        node,
+        file_first: 64 * 1024,
+        file_max: 64 * 1024,
+        reserve: 16 * 1024,
+        batch_target: 8 * 1024,
+        allocate_step: 64 * 1024,
+        allocate_pause: Duration::ZERO,
+        full_retry: Duration::from_millis(20),
+        ..Config::production()
+    }
+}
+
+/// Registers in memory that can be copied.
+#[derive(Default)]
+pub(super) struct HeldRegister(Mutex<Registers>);
+
+impl HeldRegister {
+    pub(super) fn new(registers: Registers) -> Self {
+        Self(Mutex::new(registers))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Registers> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn registers(&self) -> Registers {
+        self.lock().clone()
+    }
+}
+
+impl Register for HeldRegister {
+    fn submit(
+        &self,
+        command: RegisterCommand,
+    ) -> BoxFuture<'_, Result<RegisterReply, RegisterUnavailable>> {
+        let reply = self.lock().apply(&command);
+        Box::pin(std::future::ready(Ok(reply)))
+    }
+}
+
+struct Fixed(Vec<Candidate>);
+
+impl Members for Fixed {
+    fn candidates(&self) -> Vec<Candidate> {
+        self.0.clone()
+    }
+
+    fn endpoint(&self, _node: NodeId) -> Option<Endpoint> {
+        None
+    }
+}
+
+/// The container cannot be taken over now.
+#[derive(Debug)]
+pub(super) struct Unavailable(pub(super) String);
+
+/// See the module's header.
+pub(super) struct World {
+    executor: Executor,
+    env: Env,
+    links: DirectLinks,
+    register: Arc<HeldRegister>,
+    ids: Vec<ReplicaId>,
+    /// Who runs, by place.
+    engines: Vec<Option<Arc<Engine>>>,
+    services: Vec<Arc<ReplicaService>>,
+    seed: u64,
+    logs: Mutex<Option<Arc<ReplicatedLogs>>>,
+}
+
+impl World {
+    /// Mounts `disks`. Who does not start is out of reach under its id of before, one of `known`.
+    pub(super) fn start(
+        disks: &[MemoryDisk],
+        register: &Arc<HeldRegister>,
+        mount: u64,
+        known: &[ReplicaId],
+    ) -> Self {
+        let executor = Executor::new(100 * mount);
+        let env = executor.env(&MemoryDisk::new());
+        let links = DirectLinks::new(env.spawn.clone());
+        let mut world = Self {
+            executor,
+            env,
+            links,
+            register: register.clone(),
+            ids: known.to_vec(),
+            engines: Vec::new(),
+            services: Vec::new(),
+            seed: 100 * mount,
+            logs: Mutex::default(),
+        };
+        for (at, disk) in disks.iter().enumerate() {
+            world.engines.push(None);
+            world.mount(at, disk);
+        }
+        world
+    }
+
+    fn mount(&mut self, at: usize, disk: &MemoryDisk) {
+        self.seed += 1;
+        let node = NodeId(at as u64 + 1);
+        let entropy = Executor::new(self.seed).env(disk).entropy;
+        let env = Env { entropy, ..self.executor.env(disk) };
+        let Ok(engine) = self.executor.run(Engine::open(env.clone(), config(node))) else {
+            return;
+        };
+        let id = ReplicaId { node, storage: engine.uuid() };
+        if at < self.ids.len() {
+            self.ids[at] = id;
+        } else {
+            self.ids.push(id);
+        }
+        let service = ReplicaService::start(env.clock, env.spawn, engine.clone(), id);
+        if let Some(log) = self.register.lock().get(CONTAINER) {
+            service.limbo(CONTAINER, log.epoch);
+        }
+        self.links.add(service.clone());
+        self.services.push(service);
+        self.engines[at] = Some(engine);
+    }
+
+    /// A blank disk instead of what does not start.
+    pub(super) fn replace(&mut self, at: usize, disk: &MemoryDisk) {
+        self.mount(at, disk);
+    }
+
+    pub(super) fn ids(&self) -> &[ReplicaId] {
+        &self.ids
+    }
+
+    pub(super) fn runs(&self, at: usize) -> bool {
+        self.engines[at].is_some()
+    }
+
+    /// True if the start has found damage.
+    pub(super) fn notices(&self, at: usize) -> bool {
+        let engine = self.engines[at].as_ref();
+        engine.is_some_and(|engine| !engine.recovered().damages.is_empty())
+    }
+
+    pub(super) fn cut(&self, at: usize) {
+        self.links.cut(self.ids[at]);
+    }
+
+    pub(super) fn run<T>(&self, future: impl Future<Output = T>) -> T {
+        self.executor.run(future)
+    }
+
+    /// Long enough for the marks that prove last batches durable.
+    pub(super) fn idle(&self) {
+        self.pass(Duration::from_millis(20));
+    }
+
+    /// Stops every storage in good order.
+    pub(super) fn stop(&self) {
+        for engine in self.engines.iter().flatten() {
+            self.run(engine.shutdown());
+        }
+    }
+
+    fn pass(&self, time: Duration) {
+        let clock = &self.env.clock;
+        self.run(clock.sleep_until(clock.now().after(time)));
+    }
+
+    pub(super) fn change(&self, container: ContainerId, change: Change) -> Result<(), String> {
+        match self.register.lock().apply(&RegisterCommand { container, change }) {
+            RegisterReply::Done(_) => Ok(()),
+            refused => Err(format!("the register refuses a change: {refused:?}")),
+        }
+    }
+
+    pub(super) fn logs(&self) -> Arc<ReplicatedLogs> {
+        let logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        logs.expect("it was opened")
+    }
+
+    /// A new owner takes the container over.
+    pub(super) fn open(&self, incarnation: u64) -> Result<Opened, Unavailable> {
+        let candidate = |(at, replica): (usize, &ReplicaId)| Candidate {
+            replica: *replica,
+            zone: Arc::default(),
+            rack: Arc::default(),
+            free_bytes: 1 << 40,
+            load: 0,
+            up: self.runs(at),
+        };
+        let members = Fixed(self.ids.iter().enumerate().map(candidate).collect());
+        let cluster = Cluster {
+            links: Arc::new(self.links.clone()),
+            register: self.register.clone(),
+            members: Arc::new(members),
+            policy: Policy::new(QUORUM),
+        };
+        let incarnation = Incarnation(incarnation);
+        let owner = Owner { host: NodeId(9), session: 1, incarnation };
+        let logs = ReplicatedLogs::start(&self.env, cluster, owner);
+        let clock = &self.env.clock;
+        let late = clock.now().after(PATIENCE);
+        let opened = self.run(async {
+            tokio::select! {
+                biased;
+                opened = logs.open(CONTAINER) => opened.map_err(|error| error.to_string()),
+                () = clock.sleep_until(late) => Err("it takes too long".to_owned()),
+            }
+        });
+        *self.logs.lock().unwrap_or_else(PoisonError::into_inner) = Some(logs);
+        opened.map_err(Unavailable)
+    }
+
+    /// Appends `count` entries at once and waits until they are committed; where they are.
+    pub(super) fn append(&self, opened: &Opened, count: u64) -> Vec<Address> {
+        let id = opened.ledger.id();
+        let committed = opened.ledger.progress().borrow().committed;
+        let next = committed.map_or(0, |last| last.0 + 1);
+        for entry in (next..next + count).map(EntryId) {
+            let (headers, payload) = content(id, entry);
+            let entry = Entry { headers, payload: vec![payload], exempt: false };
+            opened.ledger.append(entry).expect("nobody else owns it");
+        }
+        let last = EntryId(next + count - 1);
+        let mut progress = opened.ledger.progress();
+        self.run(async {
+            progress.wait_for(|seen| seen.committed >= Some(last)).await.expect("it goes on");
+        });
+        (next..next + count).map(|entry| Address::new(id.epoch, EntryId(entry))).collect()
+    }
+}
+
+struct Channel(mpsc::UnboundedSender<LinkEvent>);
+
+impl Sink for Channel {
+    fn event(&self, _from: ReplicaId, event: LinkEvent) {
+        // The receiver ends with the asker.
+        let _ = self.0.send(event);
+    }
+}
+
+/// Asks one replica one thing after the other.
+pub(super) struct Asker<'a> {
+    world: &'a World,
+    link: Box<dyn Link>,
+    events: Mutex<mpsc::UnboundedReceiver<LinkEvent>>,
+}
+
+impl<'a> Asker<'a> {
+    pub(super) fn attach(world: &'a World, replica: ReplicaId) -> Self {
+        let (sender, events) = mpsc::unbounded_channel();
+        let sink = Arc::new(Channel(sender));
+        let link = world.links.attach(CONTAINER, replica, Lane::Repair, sink);
+        Self { world, link, events: Mutex::new(events) }
+    }
+
+    /// The answer; `None` if there is no connection.
+    pub(super) fn ask(&self, request: Request) -> Option<Reply> {
+        self.link.send(request);
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        let events = &mut *events;
+        self.world.run(async move {
+            loop {
+                match events.recv().await? {
+                    LinkEvent::Connected { .. } => {}
+                    LinkEvent::Reply(reply) => return Some(reply),
+                    LinkEvent::Lost { .. } => return None,
+                }
+            }
+        })
+    }
+}
