@@ -34,6 +34,8 @@ pub(crate) struct Facts {
     keep_from: BTreeMap<ContainerId, Address>,
     losses: BTreeSet<(LedgerId, EntryId)>,
     doubted: BTreeSet<LedgerId>,
+    /// A range was damaged: what is first met behind it may have begun in it.
+    damaged: bool,
     anchors: BTreeMap<Subject, u64>,
 }
 
@@ -172,7 +174,7 @@ impl Facts {
     fn ledger(&mut self, ledger: LedgerId, base: EntryId, file: u64) -> &mut LedgerState {
         self.ledgers.entry(ledger).or_insert_with(|| {
             self.anchors.insert(Subject::Ledger(ledger), file);
-            blank(ledger, base)
+            LedgerState { certain: !self.damaged, ..blank(ledger, base) }
         })
     }
 
@@ -182,6 +184,7 @@ impl Facts {
 
     /// Takes in that a range of the log is damaged and may have held anything.
     pub(crate) fn doubt_all(&mut self) {
+        self.damaged = true;
         for (id, state) in &mut self.ledgers {
             if state.certain {
                 state.certain = false;
@@ -305,6 +308,24 @@ mod tests {
             facts.apply(&frame, 0);
             facts.check();
             assert_eq!(facts.recovered(false).floors[&CONTAINER], Epoch(5));
+        }
+    }
+
+    #[test]
+    fn a_ledger_that_is_first_met_behind_damage_is_in_doubt() {
+        let fence = Frame::Fence { ledger: LEDGER, by: Epoch(5) };
+        for frame in [repair(Epoch(5)), repair(LEDGER.epoch), fence] {
+            let mut facts = Facts::default();
+            facts.doubt_all();
+            facts.apply(&frame, 0);
+            facts.check();
+            // Its opening, and entries, may have been in the damaged range.
+            assert!(!facts.state_of(LEDGER).unwrap().certain, "{frame:?}");
+            // But what states all of it says so itself.
+            let opened = blank(LedgerId { epoch: Epoch(6), ..LEDGER }, EntryId(0));
+            let opened = LedgerState { incarnation: Some(Incarnation(1)), ..opened };
+            facts.apply(&Frame::State(opened.clone()), 0);
+            assert!(facts.state_of(opened.ledger).unwrap().certain);
         }
     }
 

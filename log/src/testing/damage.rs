@@ -7,7 +7,8 @@
 //! the container over: with all three, and with only one of the others.
 //!
 //! *Lost* and *wrong* must stay 0. With all three up the log must be available; with two it may be unavailable, but
-//! never shorter. A replica that does not start counts as lost, and is replaced by a blank disk.
+//! never shorter. A replica that does not start, or not as the one that it was, counts as lost and is
+//! replaced by a blank disk.
 //!
 //! Deliberately not here: which damages are tried by whom (the example, the unit tests).
 
@@ -17,11 +18,11 @@ use super::MemoryDisk;
 use crate::frame::EntryFrame;
 use crate::ledger::{Logs as _, OpenError, Opened, ReadError};
 use crate::message::{Reply, Request};
-use crate::register::{Change, Registers};
+use crate::register::Change;
 use bytes::Bytes;
 use std::sync::Arc;
 use thalweg_types::id::{Address, ContainerId, EntryId, Epoch, LedgerId, ReplicaId};
-use world::{Asker, HeldRegister, Unavailable, World};
+use world::{Asker, Controller, Held, Unavailable, World};
 
 const CONTAINER: ContainerId = ContainerId(1);
 const SECTOR: usize = 512;
@@ -50,6 +51,8 @@ pub enum Kind {
     Zero,
     /// The sector there is what it was before it was last written.
     Stale,
+    /// There is no such file.
+    Gone,
 }
 
 /// One damage.
@@ -68,7 +71,7 @@ pub struct Damage {
 pub struct Tally {
     /// Takeovers.
     pub runs: u64,
-    /// Starts of the damaged replica that were refused.
+    /// Starts of the damaged replica that were refused, or set what they found aside.
     pub refused: u64,
     /// Starts that noticed damage.
     pub noticed: u64,
@@ -102,7 +105,7 @@ impl Tally {
 pub struct Store {
     disks: Vec<MemoryDisk>,
     ids: Vec<ReplicaId>,
-    registers: Registers,
+    held: Held,
     acked: Vec<Address>,
     /// The damaged replica's disk as it was after each batch, the newest last.
     history: Vec<MemoryDisk>,
@@ -125,10 +128,10 @@ fn is_content(frame: &EntryFrame) -> bool {
 }
 
 impl Store {
-    /// Writes about `bytes` bytes of log to the first replica, in two mounts and two ledgers. In the end the storages are
-    /// stopped if `clean`, and else killed after an idle moment.
+    /// Writes about `bytes` bytes of log to the first replica, in two mounts and two ledgers. In the end the storages
+    /// are stopped if `clean`, and else killed after an idle moment.
     pub fn write(bytes: usize, clean: bool) -> Self {
-        let register = Arc::new(HeldRegister::default());
+        let register = Arc::new(Controller::default());
         let mut disks: Vec<MemoryDisk> = (0..REPLICAS).map(|_| MemoryDisk::new()).collect();
         let batches = (bytes / BATCH).max(4);
         let (mut acked, mut history, mut ids) = (Vec::new(), Vec::new(), Vec::new());
@@ -152,7 +155,7 @@ impl Store {
             drop((opened, world));
             disks = disks.iter().map(MemoryDisk::process_end).collect();
         }
-        Self { disks, ids, registers: register.registers(), acked, history }
+        Self { disks, ids, held: register.held(), acked, history }
     }
 
     /// How many entries were acked.
@@ -168,7 +171,8 @@ impl Store {
 
     /// Every single-byte flip (all bits, and one) in what has ever been written of the log and its superblocks, and in
     /// the block behind; every truncation of them; every zeroed and every stale sector of all files, as far as that
-    /// changes anything. Of what is all zeros, and of files that are kept for later, a few bytes are flipped as well.
+    /// changes anything; every file that is gone. Of what is all zeros, and of files that are kept for later, a few
+    /// bytes are flipped as well.
     pub fn damages(&self) -> Vec<Damage> {
         let mut damages = Vec::new();
         for (file, len) in self.files() {
@@ -184,6 +188,7 @@ impl Store {
             for at in (0..len).filter(|_| is_log) {
                 damages.push(damage(at, Kind::Truncate));
             }
+            damages.push(damage(0, Kind::Gone));
             for at in (0..len).step_by(SECTOR) {
                 let sector = &bytes[at..len.min(at + SECTOR)];
                 if sector.iter().any(|byte| *byte != 0) {
@@ -217,6 +222,10 @@ impl Store {
             Kind::Flip(bits) => bytes[at] ^= bits,
             Kind::Truncate => bytes.truncate(at),
             Kind::Zero => bytes[at..end].fill(0),
+            Kind::Gone => {
+                disk.delete(&damage.file);
+                return disk;
+            }
             Kind::Stale => {
                 let before = self.before(&damage.file, at, &bytes[at..end]);
                 bytes[at..end].copy_from_slice(&before.expect("it was listed"));
@@ -233,13 +242,14 @@ impl Store {
             let mut disks: Vec<MemoryDisk> =
                 self.disks.iter().map(MemoryDisk::process_end).collect();
             disks[DAMAGED] = self.damaged(damage);
-            let register = Arc::new(HeldRegister::new(self.registers.clone()));
+            let register = Arc::new(Controller::new(self.held.clone()));
             let world = World::start(&disks, &register, 2, &self.ids);
             if let Some(down) = down {
                 world.cut(down);
             }
             if down.is_none() {
-                tally.refused += u64::from(!world.runs(DAMAGED));
+                let refused = !world.runs(DAMAGED) || world.ids() != self.ids;
+                tally.refused += u64::from(refused);
                 tally.noticed += u64::from(world.notices(DAMAGED));
             }
             tally.runs += 1;
@@ -291,8 +301,8 @@ impl Store {
         Ok(opened)
     }
 
-    /// Copies what the damaged replica lacks to it, or everything to a blank disk in its place, and looks whether it has
-    /// all of it, now and after another start.
+    /// Copies what the damaged replica lacks to it, or everything to a blank disk in its place, and looks whether it
+    /// has all of it, now and after another start.
     fn repair(
         &self,
         mut world: World,
@@ -300,12 +310,13 @@ impl Store {
         disks: &[MemoryDisk],
         tally: &mut Tally,
     ) -> Result<(), String> {
-        let replaced = !world.runs(DAMAGED);
         let mut disk = disks[DAMAGED].clone();
-        if replaced {
+        if !world.runs(DAMAGED) {
             disk = MemoryDisk::new();
             world.replace(DAMAGED, &disk);
         }
+        // One that is not what it claims to be has been set aside by its own start.
+        let replaced = world.ids()[DAMAGED] != self.ids[DAMAGED];
         let target = Asker::attach(&world, world.ids()[DAMAGED]);
         let by = opened.ledger.id().epoch;
         let mut copied = 0;
@@ -343,11 +354,11 @@ impl Store {
             self.acked.iter().filter(|address| !whole(address)).count()
         };
         let missing = lacks(&target);
+        let (register, ids) = (world.controller(), world.ids().to_vec());
         drop(target);
         drop(world);
-        let register = Arc::new(HeldRegister::new(self.registers.clone()));
-        let again = World::start(&[disk.process_end()], &register, 3, &self.ids[..1]);
-        if !again.runs(DAMAGED) {
+        let again = World::start(&[disk.process_end()], &register, 3, &ids[..1]);
+        if !again.runs(DAMAGED) || again.ids() != &ids[..1] {
             return Err("it does not start again after the repair".to_owned());
         }
         let later = lacks(&Asker::attach(&again, again.ids()[DAMAGED]));

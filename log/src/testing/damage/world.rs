@@ -6,6 +6,7 @@ use crate::ledger::{Entry, Logs as _, Opened};
 use crate::links::{DirectLinks, Lane, Link, LinkEvent, Links as _, Sink};
 use crate::local::Owner;
 use crate::message::{Reply, Request};
+use crate::mounts::{Mount, MountReply, MountTable, Mounts};
 use crate::placement::{Candidate, Members, Policy};
 use crate::quorum::Quorum;
 use crate::register::{
@@ -15,13 +16,14 @@ use crate::replicated::{Cluster, ReplicatedLogs};
 use crate::service::ReplicaService;
 use crate::storage::Storage as _;
 use crate::testing::{Executor, MemoryDisk};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use thalweg_actor::BoxFuture;
 use thalweg_actor::env::Env;
 use thalweg_actor::network::Endpoint;
-use thalweg_types::id::{Address, ContainerId, EntryId, Incarnation, NodeId, ReplicaId};
+use thalweg_types::id::{Address, ContainerId, EntryId, Epoch, Incarnation, NodeId, ReplicaId};
 use tokio::sync::mpsc;
 
 /// How long a takeover is waited for, in virtual time: longer than all its rounds take when everybody answers.
@@ -43,31 +45,51 @@ fn config(node: NodeId) -> Config {
     }
 }
 
-/// Registers in memory that can be copied.
-#[derive(Default)]
-pub(super) struct HeldRegister(Mutex<Registers>);
+/// What the controller would hold.
+#[derive(Clone, Default)]
+pub(super) struct Held {
+    registers: Registers,
+    mounts: MountTable,
+}
 
-impl HeldRegister {
-    pub(super) fn new(registers: Registers) -> Self {
-        Self(Mutex::new(registers))
+/// Registers and mounts in memory that can be copied.
+#[derive(Default)]
+pub(super) struct Controller(Mutex<Held>);
+
+impl Controller {
+    pub(super) fn new(held: Held) -> Self {
+        Self(Mutex::new(held))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Registers> {
+    fn lock(&self) -> MutexGuard<'_, Held> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn registers(&self) -> Registers {
+    pub(super) fn held(&self) -> Held {
         self.lock().clone()
     }
 }
 
-impl Register for HeldRegister {
+impl Register for Controller {
     fn submit(
         &self,
         command: RegisterCommand,
     ) -> BoxFuture<'_, Result<RegisterReply, RegisterUnavailable>> {
-        let reply = self.lock().apply(&command);
+        let reply = self.lock().registers.apply(&command);
         Box::pin(std::future::ready(Ok(reply)))
+    }
+}
+
+impl Mounts for Controller {
+    fn mount(&self, mount: Mount) -> BoxFuture<'_, Result<MountReply, RegisterUnavailable>> {
+        let reply = self.lock().mounts.apply(&mount);
+        Box::pin(std::future::ready(Ok(reply)))
+    }
+
+    fn epochs(&self) -> BoxFuture<'_, Result<BTreeMap<ContainerId, Epoch>, RegisterUnavailable>> {
+        let held = self.lock();
+        let epochs = held.registers.iter().map(|log| (log.container, log.epoch)).collect();
+        Box::pin(std::future::ready(Ok(epochs)))
     }
 }
 
@@ -92,7 +114,7 @@ pub(super) struct World {
     executor: Executor,
     env: Env,
     links: DirectLinks,
-    register: Arc<HeldRegister>,
+    register: Arc<Controller>,
     ids: Vec<ReplicaId>,
     /// Who runs, by place.
     engines: Vec<Option<Arc<Engine>>>,
@@ -105,7 +127,7 @@ impl World {
     /// Mounts `disks`. Who does not start is out of reach under its id of before, one of `known`.
     pub(super) fn start(
         disks: &[MemoryDisk],
-        register: &Arc<HeldRegister>,
+        register: &Arc<Controller>,
         mount: u64,
         known: &[ReplicaId],
     ) -> Self {
@@ -135,7 +157,10 @@ impl World {
         let node = NodeId(at as u64 + 1);
         let entropy = Executor::new(self.seed).env(disk).entropy;
         let env = Env { entropy, ..self.executor.env(disk) };
-        let Ok(engine) = self.executor.run(Engine::open(env.clone(), config(node))) else {
+        let register = self.register.clone();
+        let Ok(engine) =
+            self.executor.run(Engine::open_with_peers(env.clone(), config(node), &*register))
+        else {
             return;
         };
         let id = ReplicaId { node, storage: engine.uuid() };
@@ -145,9 +170,6 @@ impl World {
             self.ids.push(id);
         }
         let service = ReplicaService::start(env.clock, env.spawn, engine.clone(), id);
-        if let Some(log) = self.register.lock().get(CONTAINER) {
-            service.limbo(CONTAINER, log.epoch);
-        }
         self.links.add(service.clone());
         self.services.push(service);
         self.engines[at] = Some(engine);
@@ -156,6 +178,10 @@ impl World {
     /// A blank disk instead of what does not start.
     pub(super) fn replace(&mut self, at: usize, disk: &MemoryDisk) {
         self.mount(at, disk);
+    }
+
+    pub(super) fn controller(&self) -> Arc<Controller> {
+        self.register.clone()
     }
 
     pub(super) fn ids(&self) -> &[ReplicaId] {
@@ -198,7 +224,7 @@ impl World {
     }
 
     pub(super) fn change(&self, container: ContainerId, change: Change) -> Result<(), String> {
-        match self.register.lock().apply(&RegisterCommand { container, change }) {
+        match self.register.lock().registers.apply(&RegisterCommand { container, change }) {
             RegisterReply::Done(_) => Ok(()),
             refused => Err(format!("the register refuses a change: {refused:?}")),
         }
