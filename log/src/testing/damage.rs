@@ -1,14 +1,14 @@
-//! One replica of three is damaged, byte by byte: no acked byte may be lost or wrong, and the replica must be whole again
-//! afterwards.
+//! One replica of three is damaged, byte by byte: no acked byte may be lost or wrong, and the replica must be whole
+//! again afterwards.
 //!
 //! All of it is the product's own: engines on disks in memory, replica services, links within one process, the takeover
-//! and the replay. A container writes two ledgers; the last entries reach two replicas only, so that what the damaged one
-//! says matters. Then everything is killed, the first replica's files are damaged, all start again, and a new owner takes
-//! the container over: with all three, and with only one of the others.
+//! and the replay. A container writes two ledgers; the last entries reach two replicas only, so that what the damaged
+//! one says matters. Then everything is killed, the first replica's files are damaged, all start again, and a new owner
+//! takes the container over: with all three, and with only one of the others.
 //!
 //! *Lost* and *wrong* must stay 0. With all three up the log must be available; with two it may be unavailable, but
-//! never shorter. A replica that does not start, or not as the one that it was, counts as lost and is
-//! replaced by a blank disk.
+//! never shorter. A replica that does not start, or not as the one that it was, counts as lost and is replaced by a
+//! blank disk.
 //!
 //! Deliberately not here: which damages are tried by whom (the example, the unit tests).
 
