@@ -41,6 +41,7 @@ use crate::ledger::{ReadError, Stopped};
 use crate::mounts::Mounts;
 use crate::storage::{Recovered, Storage, StorageProgress, StoredEntry, Ticket};
 use bytes::Bytes;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use thalweg_actor::BoxFuture;
@@ -120,6 +121,10 @@ impl Storage for Engine {
 
     fn payload(&self, ledger: LedgerId, entry: EntryId) -> BoxFuture<'_, Result<Bytes, ReadError>> {
         Box::pin(self.core.payload(ledger, entry))
+    }
+
+    fn held(&self) -> (Vec<(LedgerId, Range<u64>)>, u64) {
+        self.core.lock().index.held()
     }
 
     fn in_limbo(&self) -> bool {

@@ -14,6 +14,7 @@ pub mod placement;
 pub mod quorum;
 pub mod recovery;
 pub mod register;
+pub mod repair;
 pub mod replica;
 pub mod replicated;
 pub mod service;

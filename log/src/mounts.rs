@@ -8,7 +8,7 @@
 //!
 //! Deliberately not here: what becomes of the ledgers of a lost storage (`repair`).
 
-use crate::register::{MemoryRegister, RegisterUnavailable};
+use crate::register::{ContainerLog, MemoryRegister, RegisterUnavailable};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -140,6 +140,11 @@ impl MemoryMounts {
     /// A table beside `register`.
     pub fn new(register: Arc<MemoryRegister>) -> Self {
         Self { table: Mutex::default(), register }
+    }
+
+    /// The registers beside it.
+    pub fn registers(&self) -> Vec<ContainerLog> {
+        self.register.all()
     }
 
     /// The storages that are lost.

@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use thalweg_actor::BoxFuture;
 use thalweg_actor::clock::Clock;
 use thalweg_actor::spawn::Spawn;
-use thalweg_types::id::{ContainerId, EntryId, Epoch, LedgerId, ReplicaId};
+use thalweg_types::id::{Address, ContainerId, EntryId, Epoch, LedgerId, ReplicaId};
 use tokio::sync::{Notify, watch};
 
 /// Bytes of entries that may be staged and not yet durable before those who bring more are asked to wait.
@@ -171,6 +171,13 @@ impl ReplicaService {
         }
         let hosted: Vec<_> = self.lock().values().cloned().collect();
         hosted.iter().flat_map(|hosted| hosted.ledgers()).collect()
+    }
+
+    /// Lets everything of `container` below `keep_from` go, which its register has. Nobody is told.
+    pub fn trim(&self, container: ContainerId, keep_from: Address) {
+        let request = Request::Trim { keep_from };
+        let input = replica::Input::Request { peer: Peer::default(), request };
+        self.hosted(container).input(input);
     }
 
     /// Ends the doubt about `ledger`: it is closed at `end` in a register of epoch `by`, and all that shall be here is

@@ -4,6 +4,7 @@ use crate::frame::{Frame, LedgerState};
 use crate::ledger::{ReadError, Stopped};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 use thalweg_actor::BoxFuture;
 use thalweg_types::id::{Address, ContainerId, EntryId, Epoch, LedgerId, StorageUuid};
@@ -97,6 +98,10 @@ pub trait Storage: Send + Sync {
 
     /// The payload of one entry, verified.
     fn payload(&self, ledger: LedgerId, entry: EntryId) -> BoxFuture<'_, Result<Bytes, ReadError>>;
+
+    /// Which entries are here, durably, as runs by ledger, and how many bytes they take. Whether they can be read is
+    /// another question.
+    fn held(&self) -> (Vec<(LedgerId, Range<u64>)>, u64);
 
     /// True while the storage cannot vouch for ledgers that it does not know: what [`Recovered::limbo`] said, until
     /// [`Storage::end_limbo`].

@@ -5,6 +5,7 @@
 //! 2. `live` of a file counts exactly the entries and bytes of the runs that lie in it.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use thalweg_types::id::{ContainerId, EntryId, LedgerId};
 
 /// The slot that holds one entry.
@@ -127,6 +128,21 @@ impl Index {
         Some(EntryId(first + u64::from(run.count) - 1))
     }
 
+    /// Everything that lies anywhere, as runs by ledger, and its bytes.
+    pub(super) fn held(&self) -> (Vec<(LedgerId, Range<u64>)>, u64) {
+        let mut found: Vec<(LedgerId, Range<u64>)> = Vec::new();
+        for (ledger, runs) in &self.ledgers {
+            for (first, run) in runs {
+                let end = first + u64::from(run.count);
+                match found.last_mut().filter(|(of, last)| of == ledger && last.end == *first) {
+                    Some((_, last)) => last.end = end,
+                    None => found.push((*ledger, *first..end)),
+                }
+            }
+        }
+        (found, self.live.values().map(|live| live.bytes).sum())
+    }
+
     /// What of file `number` is still needed.
     pub(super) fn live(&self, number: u64) -> Live {
         self.live.get(&number).copied().unwrap_or_default()
@@ -204,6 +220,10 @@ mod tests {
                 let found = index.find(LEDGER, EntryId(entry)).map(|(spot, _)| spot);
                 prop_assert_eq!(found, model.get(&entry).copied());
             }
+            let (held, bytes) = index.held();
+            let held: Vec<u64> = held.into_iter().flat_map(|(_, run)| run).collect();
+            prop_assert_eq!(&held, &model.keys().copied().collect::<Vec<u64>>());
+            prop_assert_eq!(bytes, held.len() as u64 * 10);
             prop_assert_eq!(index.last(LEDGER).map(|e| e.0), model.keys().last().copied());
         }
     }

@@ -6,9 +6,10 @@ use crate::ledger::{ReadError, Stopped};
 use crate::storage::{Recovered, Storage, StorageProgress, StoredEntry, Ticket};
 use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 use thalweg_actor::BoxFuture;
-use thalweg_types::id::{Address, EntryId, LedgerId, StorageUuid};
+use thalweg_types::id::{Address, ContainerId, EntryId, Epoch, LedgerId, StorageUuid};
 use tokio::sync::watch;
 
 struct State {
@@ -122,9 +123,32 @@ impl MemoryStorage {
         self.announce(&state);
     }
 
-    /// Makes every later read of that entry UNKNOWN, also after [`MemoryStorage::restart`].
+    /// Makes every later read of that entry UNKNOWN, also after [`MemoryStorage::restart`], until it is written again.
     pub fn damage(&self, ledger: LedgerId, entry: EntryId) {
         self.lock().damaged.insert((ledger, entry));
+    }
+
+    /// The storage as a start finds it that met damage which may have swallowed anything up to the given epochs:
+    /// nothing is vouched for.
+    pub fn restart_in_limbo(&self, upto: &BTreeMap<ContainerId, Epoch>) -> Arc<Self> {
+        let (frames, damaged) = {
+            let state = self.lock();
+            (state.frames[..state.durable].to_vec(), state.damaged.clone())
+        };
+        let mut storage = Self::with_frames(self.auto, self.mount_seq + 1, frames, damaged);
+        {
+            let mut state = storage.lock();
+            state.facts.doubt_all();
+            state.limbo = true;
+            for (container, epoch) in upto {
+                let floor = Frame::Floor { container: *container, epoch: *epoch };
+                state.facts.apply(&floor, 0);
+            }
+        }
+        let mut recovered = storage.lock().facts.recovered(true);
+        recovered.limbo_upto = Some(upto.clone());
+        storage.recovered = Arc::new(recovered);
+        Arc::new(storage)
     }
 
     /// The storage as a restart after a power loss finds it: what is durable, and nothing else.
@@ -228,6 +252,7 @@ impl Storage for MemoryStorage {
             }
             if let Frame::Entry(entry) | Frame::Repair { entry, .. } = &frame {
                 state.entries.insert((entry.ledger, entry.entry), entry.clone());
+                state.damaged.remove(&(entry.ledger, entry.entry)); // It lies elsewhere now.
             }
             state.frames.push(frame);
             Ticket(state.frames.len() as u64)
@@ -255,6 +280,22 @@ impl Storage for MemoryStorage {
         Box::pin(async move { self.lock().payload(ledger, entry) })
     }
 
+    fn held(&self) -> (Vec<(LedgerId, Range<u64>)>, u64) {
+        let state = self.lock();
+        let (mut held, mut bytes): (Vec<(LedgerId, Range<u64>)>, u64) = (Vec::new(), 0);
+        for ((ledger, entry), frame) in &state.entries {
+            if state.facts.first_kept(*ledger).is_none_or(|first| *entry < first) {
+                continue;
+            }
+            bytes += frame.content_len() as u64;
+            match held.last_mut().filter(|(of, run)| of == ledger && run.end == entry.0) {
+                Some((_, run)) => run.end += 1,
+                None => held.push((*ledger, entry.0..entry.0 + 1)),
+            }
+        }
+        (held, bytes)
+    }
+
     fn in_limbo(&self) -> bool {
         self.lock().limbo
     }
@@ -274,7 +315,7 @@ impl Storage for MemoryStorage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use thalweg_types::id::{ContainerId, Epoch, Incarnation};
+    use thalweg_types::id::Incarnation;
 
     const LEDGER: LedgerId = LedgerId { container: ContainerId(1), epoch: Epoch(1) };
 

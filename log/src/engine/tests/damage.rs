@@ -22,7 +22,7 @@ pub(super) fn large() -> Config {
 }
 
 /// Stages entries `entries` of both ledgers, two a batch.
-pub(super) async fn append(engine: &Engine, entries: std::ops::Range<u64>) {
+pub(super) async fn append(engine: &Engine, entries: Range<u64>) {
     for at in entries {
         engine.stage(entry(ONE, at, LEN)).unwrap();
         let last = engine.stage(entry(TWO, at, LEN)).unwrap();
