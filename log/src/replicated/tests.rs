@@ -15,6 +15,7 @@ use thalweg_types::id::{Epoch, Incarnation, NodeId, StorageUuid};
 const CONTAINER: ContainerId = ContainerId(5);
 
 mod changes;
+mod random;
 mod takeovers;
 
 /// Storages that a test may switch off.
