@@ -4,6 +4,7 @@
 
 mod acceptance;
 mod conformance;
+mod coverage;
 mod crash;
 mod damage;
 mod doctor;
@@ -28,6 +29,7 @@ cargo xtask COMMAND
   conformance [--suites DIR]  the wire and controller suites, where a folder holds them
   readme                      the README's Python snippet against a node of its own
   crash [--kills N]           kill -9 under a real writer: nothing lost, doubled or reordered
+  coverage [--missed FILE]    line coverage of log/src; the lines of one file that nothing reaches
   damage [--full]             one replica of three damaged in every place, and repaired
   exhaust [--full]            small worlds of the ledger machines, searched exhaustively
   doctor                      what is missing on this machine
@@ -56,6 +58,7 @@ fn dispatch(args: &[String]) -> Result<()> {
         "conformance" => conformance::command(suites::folder(rest)?.as_deref()),
         "readme" => readme::command(),
         "crash" => crash::command(rest),
+        "coverage" => coverage::command(rest),
         "damage" => damage::command(rest),
         "exhaust" => exhaust(rest),
         "doctor" => doctor::doctor(),
