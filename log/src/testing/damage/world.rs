@@ -26,8 +26,8 @@ use thalweg_actor::network::Endpoint;
 use thalweg_types::id::{Address, ContainerId, EntryId, Epoch, Incarnation, NodeId, ReplicaId};
 use tokio::sync::mpsc;
 
-/// How long a takeover is waited for, in virtual time: longer than all its rounds take when everybody answers.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a takeover is waited for, in virtual time: some rounds, of which the first tells all that there is to tell.
+const PATIENCE: Duration = Duration::from_secs(2);
 const QUORUM: Quorum = Quorum { write: 3, ack: 2 };
 
 /// Files that are small, and yet so large that what a start moves does not fill one.
