@@ -1,8 +1,8 @@
 //! Line coverage of `log/src` by its own tests, the scenarios and damages among them, and by a few small worlds that are
 //! searched whole.
 //!
-//! Test code and what only tests use (`tests`, `testing`) do not count. Without the toolchain's own LLVM tools this is a
-//! SKIP: those of another LLVM cannot read what this compiler writes.
+//! Test code and what only tests use (`tests`, `testing`) do not count. Without the toolchain's own LLVM tools this is
+//! a SKIP: those of another LLVM cannot read what this compiler writes.
 
 use crate::process;
 use anyhow::{Context as _, Result, bail};
@@ -72,10 +72,10 @@ fn run_all(profiles: &Path) -> Result<Vec<PathBuf>> {
     };
     let programs: Vec<PathBuf> = messages.lines().filter_map(named).collect();
     let exhaust = process::root().join("target/coverage/debug/examples/exhaust");
-    let mut build = process::command(env!("CARGO"));
-    build.args(["build", "--quiet", "--example", "exhaust"]).args(fixed);
+    let mut cargo = process::command(env!("CARGO"));
+    cargo.args(["build", "--quiet", "--example", "exhaust"]).args(fixed);
     let built =
-        build.env("LLVM_PROFILE_FILE", &pattern).status().context("cargo does not start")?;
+        cargo.env("LLVM_PROFILE_FILE", &pattern).status().context("cargo does not start")?;
     if !built.success() {
         bail!("the search of small worlds does not build");
     }
