@@ -1,5 +1,5 @@
-//! Line coverage of `log/src` by its own tests, the scenarios and damages among them, and by a few small worlds that are
-//! searched whole.
+//! Line coverage of `log/src` by its own tests, the scenarios and damages among them, and by a few small worlds that
+//! are searched whole.
 //!
 //! Test code and what only tests use (`tests`, `testing`) do not count. Without the toolchain's own LLVM tools this is
 //! a SKIP: those of another LLVM cannot read what this compiler writes.
