@@ -552,6 +552,8 @@ impl Writer {
                 probe!("writer: a replica lost what it had acked");
                 self.distrust(from, Distrust::LostData, effects);
             }
+            // A full disk has refused the open as well.
+            None if member.full => {}
             _ => self.distrust(from, Distrust::Doubtful, effects),
         }
     }

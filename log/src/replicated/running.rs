@@ -26,6 +26,8 @@ use tokio::sync::{Notify, watch as channel};
 
 /// A ledger lives at least this long before its owner asks for a new epoch.
 const RENEW_AFTER: Duration = Duration::from_secs(60);
+/// The same where nothing can be committed otherwise.
+const RENEW_BLOCKED: Duration = Duration::from_secs(5);
 /// The same in simulation, now and then.
 const RENEW_SOON: Duration = Duration::from_secs(2);
 /// In simulation, now and then, entries of members that lack them are kept up to this many bytes.
@@ -35,7 +37,8 @@ const WINDOW_BYTES_SMALL: usize = 4096;
 pub(super) struct Running {
     id: LedgerId,
     parts: Arc<Parts>,
-    /// No new epoch is asked for before.
+    began: Instant,
+    /// No new epoch is asked for before, while entries are committed.
     renew_at: Instant,
     state: Mutex<State>,
     events: Mutex<VecDeque<(ReplicaId, LinkEvent)>>,
@@ -99,6 +102,7 @@ impl Running {
         };
         let running = Arc::new_cyclic(|me| Self {
             id,
+            began: parts.clock.now(),
             renew_at: parts.clock.now().after(if hasty { RENEW_SOON } else { RENEW_AFTER }),
             parts,
             state: Mutex::new(state),
@@ -423,10 +427,22 @@ impl State {
             running.parts.seed(),
         );
         let worth_it = back || others.is_ok();
-        if worth_it && now >= running.renew_at {
+        let blocked_for_long = self.is_blocked() && now.since(running.began) >= RENEW_BLOCKED;
+        if worth_it && (blocked_for_long || now >= running.renew_at) {
             probe!("owner: asks for a new epoch");
             self.step(running, now, writer::Input::Stop(StopReason::Renew));
         }
+    }
+
+    /// True if fewer members than the ack quorum can ack anything.
+    fn is_blocked(&self) -> bool {
+        let ensemble = self.writer.ensemble();
+        let lost = |replica: &&ReplicaId| {
+            self.writer.distrusted().any(|distrusted| distrusted == **replica)
+                || self.watch.slow().any(|slow| slow == **replica)
+        };
+        let record = self.log.ledgers.last().expect("it is open");
+        ensemble.len() - ensemble.iter().filter(lost).count() < usize::from(record.quorum.ack)
     }
 
     /// Keeps what the register has answered. Answers to two commands may come in either order.

@@ -101,6 +101,8 @@ fn an_open_that_a_full_disk_refused_is_asked_again() {
     hear(&mut writer, 1, full());
     let why = Refusal::UnknownLedger;
     assert_eq!(hear(&mut writer, 1, Reply::Refused { ledger: LEDGER, why }), []);
+    let nothing = Reply::Greeting { ledger: LEDGER, run: None, fenced_by: None };
+    assert_eq!(hear(&mut writer, 1, nothing), []);
     let effects = step(&mut writer, Input::Retry { replica: replica(1) });
     assert!(matches!(&effects[0], Effect::Send { request: Request::Open { .. }, .. }));
 }

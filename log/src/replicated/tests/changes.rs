@@ -278,6 +278,27 @@ fn where_only_a_former_member_can_help_a_new_epoch_is_asked_for() {
 }
 
 #[test]
+fn a_ledger_that_can_commit_nothing_more_is_renewed_within_seconds() {
+    let mut world = World::new(3);
+    let logs = world.logs(1);
+    let opened = world.open(&logs);
+    append(&opened, 0, 20);
+    world.committed(&opened, 20);
+    world.pass(Duration::from_millis(5));
+    // One has lost what it had acked, and one is gone: only a new ledger can use the first of them again.
+    world.links.remove(replica(3));
+    world.mount(replica(3), blank_after(&world.storages[&replica(3)].clone()));
+    append(&opened, 20, 21);
+    world.committed(&opened, 21);
+    world.set_up(replica(2), false);
+    append(&opened, 21, 22);
+    world.pass(Duration::from_secs(8));
+    let seen = opened.ledger.progress().borrow().clone();
+    assert_eq!(seen.committed, Some(EntryId(20)));
+    assert!(seen.renew);
+}
+
+#[test]
 fn an_idle_ledger_tells_its_commit_point() {
     let world = World::new(3);
     let opened = world.open(&world.logs(1));
