@@ -158,7 +158,7 @@ impl ReplicaService {
     /// Tells the replica of `container` that ledgers which a damaged storage has swallowed are of epochs up to `upto`,
     /// as the register says. Does nothing on a storage that is not in limbo.
     pub fn limbo(&self, container: ContainerId, upto: Epoch) {
-        if self.parts.storage.recovered().limbo {
+        if self.parts.storage.in_limbo() {
             self.hosted(container).input(replica::Input::Limbo { upto });
         }
     }

@@ -118,7 +118,11 @@ struct Memory {
     bucket: Bucket,
     /// Ledgers that were read back whole by this process.
     whole: BTreeSet<LedgerId>,
+    rounds: u64,
 }
+
+/// What a storage holds is looked through in every so many rounds: it takes a while, and the disk log waits.
+const LOOK_EVERY: u64 = 6;
 
 /// Round after round, until the storage stops or nobody wants it any more.
 async fn rounds(repairer: Weak<Repairer>) {
@@ -126,7 +130,8 @@ async fn rounds(repairer: Weak<Repairer>) {
     let Parts { clock, config, .. } = first.parts.clone();
     drop(first);
     let bucket = Bucket::new(clock.now(), config.bandwidth, config.burst);
-    let mut memory = Memory { watch: Watch::default(), bucket, whole: BTreeSet::new() };
+    let (watch, whole) = Default::default();
+    let mut memory = Memory { watch, bucket, whole, rounds: 0 };
     loop {
         clock.sleep_until(clock.now().after(config.pause)).await;
         let Some(repairer) = repairer.upgrade() else { return };
@@ -146,9 +151,15 @@ async fn rounds(repairer: Weak<Repairer>) {
 impl Repairer {
     async fn round(&self, listing: &Listing, memory: &mut Memory) {
         self.count(|counters| counters.rounds += 1);
-        self.remove(listing);
+        let looks = memory.rounds.is_multiple_of(LOOK_EVERY);
+        memory.rounds += 1;
+        if looks {
+            self.remove(listing);
+        }
         self.settle(listing, memory).await;
-        self.heal(listing, memory).await;
+        if looks || !lock(&self.hits).is_empty() {
+            self.heal(listing, memory).await;
+        }
         self.end_limbo(listing, memory).await;
         self.replace(listing, memory).await;
     }
