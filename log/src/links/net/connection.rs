@@ -220,10 +220,14 @@ pub(super) async fn run(shared: Arc<Shared>, connection: Arc<Connection>) {
     while !connection.end(&shared) {
         let why = match connect(&shared, &connection).await {
             Ok((receive, writer)) => {
-                pause = shared.patience.pause_min;
                 count(&shared.counters.connected);
+                let began = shared.env.clock.now();
                 let why = converse(&shared, &connection, receive, writer).await;
                 count(&shared.counters.lost);
+                // One that ends as soon as it has begun is no better than none.
+                if shared.env.clock.now().since(began) >= shared.patience.silence {
+                    pause = shared.patience.pause_min;
+                }
                 why
             }
             Err(why) => {

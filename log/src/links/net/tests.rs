@@ -484,6 +484,29 @@ fn what_answers_for_a_node_must_be_that_node() {
 }
 
 #[test]
+fn a_node_that_ends_every_connection_is_asked_less_and_less() {
+    let world = World::new(MemoryStorage::auto());
+    let at = Endpoint::from("moody:0");
+    let mut listener = world.executor.run(world.network.listen(&at)).unwrap();
+    let members = Arc::new(OneNode(Mutex::new(listener.local())));
+    let (env, owner) = (world.env.clone(), world.owner.clone());
+    let links = NetLinks::new(env, OWNER, members, Patience::production(), owner);
+    let _link = links.attach(CONTAINER, world.replica(), Lane::Data, world.seen.clone());
+    let (level, cluster, node) = (1, CLUSTER, SERVER.node);
+    let accept =
+        encode(Message::Accept(Accept { level, cluster, node, incarnation: SERVER.incarnation }));
+    let mut waits = Vec::new();
+    for _ in 0..10 {
+        let before = world.env.clock.now();
+        let mut stream = world.executor.run(listener.accept()).unwrap();
+        waits.push(world.env.clock.now().since(before));
+        world.executor.run(stream.writer.write(vec![Bytes::from(accept.clone())])).unwrap();
+    }
+    assert!(waits[9] >= Duration::from_millis(500), "{waits:?}");
+    assert!(waits.iter().all(|wait| *wait <= Duration::from_secs(1)), "{waits:?}");
+}
+
+#[test]
 fn a_peer_that_takes_nothing_is_cut_off_before_memory_runs_out() {
     let outbox = outbox::Outbox::new(10_000);
     for _ in 0..3 {
