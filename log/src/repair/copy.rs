@@ -325,21 +325,20 @@ impl Copy {
         }
     }
 
-    /// Gives up on answers that are overdue: silence is UNKNOWN.
+    /// Gives up on answers that are overdue, and asks whoever has owed one nothing more: silence is UNKNOWN, and one
+    /// that hangs must not hold up every entry.
     fn overdue(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        let late: Vec<EntryId> =
-            self.steps.iter().filter(|(_, (_, at))| *at <= now).map(|(entry, _)| *entry).collect();
-        for entry in late {
-            match self.steps.get_mut(&entry) {
-                Some((Step::Fetch(answers), _)) => {
-                    for answer in answers.values_mut().filter(|answer| **answer == Answer::Awaited)
-                    {
-                        *answer = Answer::Not;
-                    }
-                    self.decide(now, entry, effects);
-                }
-                _ => self.fail(entry),
+        let late = self.steps.values().filter(|(_, at)| *at <= now);
+        let owing = late.flat_map(|(step, _)| match step {
+            Step::Check | Step::Write => vec![self.task.target],
+            Step::Fetch(answers) => {
+                let awaited = answers.iter().filter(|(_, answer)| **answer == Answer::Awaited);
+                awaited.map(|(source, _)| *source).collect()
             }
+        });
+        for silent in owing.collect::<BTreeSet<ReplicaId>>() {
+            probe!("repair: one that hangs is left out");
+            self.lost(now, silent, effects);
         }
     }
 }

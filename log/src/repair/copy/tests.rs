@@ -136,16 +136,24 @@ fn silence_and_loss_are_no_answer_and_hold_nothing_up_for_long() {
     run.step(Input::Lost(replica(2)));
     let more = run.reply(1, unknown(1));
     assert_eq!(more, reads(1, &[3]), "nobody can be asked");
-    // What nobody answers is given up in the end.
-    let mut ended = None;
-    for _ in 0..10 {
-        let Some(at) = run.copy.deadline() else { break };
-        assert!(at >= run.now);
-        run.now = at.max(run.now.after(Duration::from_nanos(1)));
-        ended = run.step(Input::Tick).pop().or(ended);
-    }
+    // A target that hangs ends it.
+    run.now = run.copy.deadline().unwrap();
     let outcome = Outcome { failed: 5, ..Outcome::default() };
-    assert_eq!(ended, Some(Effect::Ended(outcome)));
+    assert_eq!(run.step(Input::Tick), [Effect::Ended(outcome)]);
+}
+
+#[test]
+fn a_source_that_hangs_holds_up_one_round_and_not_every_entry() {
+    let mut run = Run::new(Run::config());
+    run.connect();
+    run.reply(1, unknown(0));
+    run.reply(1, unknown(1));
+    run.reply(2, Reply::Have(frame(0, "x")));
+    assert_eq!(run.reply(2, Reply::Have(frame(1, "x"))), [], "the other one may differ");
+    run.now = run.copy.deadline().unwrap();
+    assert_eq!(writes(&run.step(Input::Tick)), [frame(0, "x"), frame(1, "x")]);
+    run.reply(1, Reply::Repaired { ledger: LEDGER, entry: EntryId(0) });
+    assert_eq!(run.reply(1, unknown(2)), reads(2, &[2]), "it is not asked again");
 }
 
 #[test]

@@ -87,6 +87,9 @@ fn limbo_ends_when_nothing_that_may_be_lost_can_be_named_any_more() {
     let deleted = Listing { logs: vec![], deleted: vec![CONTAINER], ..listing.clone() };
     assert!(may(&deleted, 4, &whole));
     let mut begun = listing;
+    let open = begun.logs[0].ledgers.pop().unwrap();
+    assert!(!may(&begun, 5, &whole), "it is about to be opened, and may have been here");
+    begun.logs[0].ledgers.push(open);
     begun.logs[0].epoch = Epoch(6);
     begun.logs[0].ledgers[2].stage = LedgerStage::Recovering;
     assert!(!may(&begun, 5, &whole), "its recoverer may still name it");
