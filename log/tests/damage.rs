@@ -19,7 +19,7 @@ fn no_damage_to_one_replica_of_three_loses_or_changes_what_was_acked() {
     start_run(None, None);
     for clean in [false, true] {
         let (store, mut tally) = (Store::write(BYTES, clean), Tally::default());
-        for damage in sample(&store, 2503) {
+        for damage in sample(&store, 4999) {
             assert_eq!(store.judge(&damage, &mut tally), Ok(()), "clean: {clean}");
         }
         assert_eq!((tally.lost, tally.wrong), (0, 0));
@@ -35,8 +35,7 @@ fn planted_bugs_are_found_by_damages() {
     start_run(None, None);
     let store = Store::write(BYTES, false);
     // Every bad checksum is a torn end; checksums of payloads are not looked at; copies that are held are not stored.
-    for (bug, complaint) in
-        [("PB-D1", "entries lost"), ("PB-B17", "wrong"), ("PB-B24", "repaired, and")]
+    for (bug, complaint) in [("PB-D1", "entries lost"), ("PB-B17", "wrong"), ("PB-B24", "repaired")]
     {
         let damages = sample(&store, 211);
         let finding = damages.iter().find_map(|damage| {

@@ -15,6 +15,7 @@ const FLOOR: f64 = 90.0;
 const NAMED_BELOW: f64 = 90.0;
 /// Small worlds that take seconds, even with counters.
 const WORLDS: [&str; 5] = ["W0", "W1", "X1", "X3", "X4"];
+const IGNORED: &str = r"--ignore-filename-regex=(/tests/|/tests\.rs|/testing/|/testing\.rs)";
 const FLAGS: &str = "build.rustflags=['-C','instrument-coverage']";
 
 /// `cargo xtask coverage [--missed FILE]`.
@@ -42,6 +43,11 @@ pub(crate) fn command(args: &[String]) -> Result<()> {
             row.file
         );
     }
+    let (probes, unreached) = tools.probes(&merged, &programs)?;
+    for probe in &unreached {
+        println!("     probe not reached: {probe}");
+    }
+    println!("     {} of {probes} probes reached", probes - unreached.len());
     let (percent, lines) = (total.percent(), total.lines);
     println!("coverage: {percent:.1} % of {lines} lines of log/src");
     if percent < FLOOR {
@@ -176,8 +182,7 @@ impl Tools {
 
     /// Every file of `log/src` that counts, and behind them the total.
     fn report(&self, merged: &Path, programs: &[PathBuf]) -> Result<Vec<Row>> {
-        let ignored = r"--ignore-filename-regex=(/tests/|/tests\.rs|/testing/|/testing\.rs)";
-        let what = ["export", "--format=lcov", "--summary-only", ignored];
+        let what = ["export", "--format=lcov", "--summary-only", IGNORED];
         let mut args = Self::args(&what, merged, programs);
         args.push("--sources".to_owned());
         args.push(process::root().join("log/src").display().to_string());
@@ -198,6 +203,26 @@ impl Tools {
         }
         rows.push(Row { file: "all".to_owned(), lines: all, missed: all_missed });
         Ok(rows)
+    }
+
+    /// How many rare branches are marked, and which of them nothing reaches.
+    fn probes(&self, merged: &Path, programs: &[PathBuf]) -> Result<(usize, Vec<String>)> {
+        let what = ["show", "--show-instantiations=false", IGNORED];
+        let mut args = Self::args(&what, merged, programs);
+        args.push("--sources".to_owned());
+        args.push(process::root().join("log/src").display().to_string());
+        let text = self.output("llvm-cov", &args)?;
+        let (mut count, mut unreached) = (0, Vec::new());
+        for line in text.lines() {
+            let mut parts = line.splitn(3, '|').skip(1);
+            let (Some(times), Some(code)) = (parts.next(), parts.next()) else { continue };
+            let Some((_, rest)) = code.split_once("probe!(\"") else { continue };
+            count += 1;
+            if times.trim() == "0" {
+                unreached.push(rest.split('"').next().unwrap_or_default().to_owned());
+            }
+        }
+        Ok((count, unreached))
     }
 
     /// The lines of one file that nothing reaches.

@@ -18,7 +18,6 @@ use super::MemoryDisk;
 use crate::frame::EntryFrame;
 use crate::ledger::{Logs as _, OpenError, Opened, ReadError};
 use crate::message::{Reply, Request};
-use crate::register::Change;
 use bytes::Bytes;
 use std::sync::Arc;
 use thalweg_types::id::{Address, ContainerId, EntryId, Epoch, LedgerId, ReplicaId};
@@ -259,9 +258,9 @@ impl Store {
             };
             let fail = |what: String| format!("{damage:?}, {who}: {what}");
             match self.take_over(&world, tally) {
-                Ok(opened) => {
+                Ok(_opened) => {
                     if down.is_none() {
-                        self.repair(world, &opened, &disks, tally).map_err(fail)?;
+                        self.repair(world, &disks, tally).map_err(fail)?;
                     }
                 }
                 Err(Broken::Rule(what)) => return Err(fail(what)),
@@ -306,7 +305,6 @@ impl Store {
     fn repair(
         &self,
         mut world: World,
-        opened: &Opened,
         disks: &[MemoryDisk],
         tally: &mut Tally,
     ) -> Result<(), String> {
@@ -318,42 +316,21 @@ impl Store {
         // One that is not what it claims to be has been set aside by its own start.
         let replaced = world.ids()[DAMAGED] != self.ids[DAMAGED];
         let target = Asker::attach(&world, world.ids()[DAMAGED]);
-        let by = opened.ledger.id().epoch;
-        let mut copied = 0;
-        for address in &self.acked {
-            let (ledger, entry) = (ledger(address.epoch), address.entry);
-            let read = Request::Read { ledger, entry };
-            if matches!(target.ask(read.clone()), Some(Reply::Have(_))) {
-                continue;
-            }
-            let sources = (0..REPLICAS).filter(|at| *at != DAMAGED);
-            let given = sources.map(|at| Asker::attach(&world, world.ids()[at]).ask(read.clone()));
-            let copy = given.flatten().find_map(|reply| match reply {
-                Reply::Have(frame) => Some(frame),
-                _ => None,
-            });
-            let copy = copy.ok_or_else(|| format!("nobody gives {address} for a repair"))?;
-            let done = target.ask(Request::Repair { by, entry: copy });
-            if !matches!(done, Some(Reply::Repaired { .. })) {
-                return Err(format!("{address} is not taken as a copy: {done:?}"));
-            }
-            copied += 1;
+        let is_whole = || world.doubts(DAMAGED).is_empty() && self.missing(&target) == 0;
+        let needed = replaced || !is_whole();
+        if needed {
+            world.repair(is_whole);
         }
+        tally.replaced += u64::from(replaced);
+        tally.repaired += u64::from(needed && !replaced);
+        let (missing, doubts) = (self.missing(&target), world.doubts(DAMAGED));
+        if missing > 0 || !doubts.is_empty() {
+            return Err(format!("repaired, and lacks {missing} entries; in doubt: {doubts:?}"));
+        }
+        world.idle();
         if replaced {
-            self.reseat(&world)?;
-            tally.replaced += 1;
-        } else if copied > 0 {
-            tally.repaired += 1;
+            self.is_reseated(&world)?;
         }
-        let lacks = |asker: &Asker<'_>| {
-            let whole = |address: &&Address| {
-                let (ledger, entry) = (ledger(address.epoch), address.entry);
-                let reply = asker.ask(Request::Read { ledger, entry });
-                matches!(reply, Some(Reply::Have(frame)) if is_content(&frame))
-            };
-            self.acked.iter().filter(|address| !whole(address)).count()
-        };
-        let missing = lacks(&target);
         let (register, ids) = (world.controller(), world.ids().to_vec());
         drop(target);
         drop(world);
@@ -361,21 +338,32 @@ impl Store {
         if !again.runs(DAMAGED) || again.ids() != &ids[..1] {
             return Err("it does not start again after the repair".to_owned());
         }
-        let later = lacks(&Asker::attach(&again, again.ids()[DAMAGED]));
-        if missing + later > 0 {
-            return Err(format!("repaired, and {missing} entries lack, {later} after a start"));
+        let later = self.missing(&Asker::attach(&again, again.ids()[DAMAGED]));
+        let doubts = again.doubts(DAMAGED);
+        if later > 0 || !doubts.is_empty() {
+            return Err(format!("repaired, then started: lacks {later}, in doubt: {doubts:?}"));
         }
         Ok(())
     }
 
-    /// The replacement takes its predecessor's places in the register.
-    fn reseat(&self, world: &World) -> Result<(), String> {
-        let (old, new) = (self.ids[DAMAGED], world.ids()[DAMAGED]);
-        for epoch in [Epoch(1), Epoch(2)] {
-            let change = Change::Repair { ledger: epoch, first: EntryId(0), old, new };
-            world.change(CONTAINER, change)?;
-        }
-        Ok(())
+    /// How many entries a replica does not give, or gives wrong.
+    fn missing(&self, asker: &Asker<'_>) -> usize {
+        let whole = |address: &&Address| {
+            let (ledger, entry) = (ledger(address.epoch), address.entry);
+            let reply = asker.ask(Request::Read { ledger, entry });
+            matches!(reply, Some(Reply::Have(frame)) if is_content(&frame))
+        };
+        self.acked.iter().filter(|address| !whole(address)).count()
+    }
+
+    /// The register names the replacement, and its predecessor nowhere.
+    fn is_reseated(&self, world: &World) -> Result<(), String> {
+        let old = self.ids[DAMAGED];
+        let held = world.controller().held();
+        let log = held.log().ok_or("there is no register")?;
+        let fragments = log.ledgers.iter().flat_map(|ledger| &ledger.fragments);
+        let named = fragments.filter(|fragment| fragment.ensemble.contains(&old)).count();
+        if named == 0 { Ok(()) } else { Err(format!("{old} is still named {named} times")) }
     }
 }
 

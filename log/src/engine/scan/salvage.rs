@@ -50,7 +50,8 @@ pub(in crate::engine) async fn scan_doubtful(
     let old = settled(logs, doubt.from).await;
     let lost_start = old.is_none();
     let old = old.unwrap_or(0);
-    let first = if old == 0 { 0 } else { logs[old].number() };
+    // The file with the damage may be one that cannot be used, so that nothing lies in front of that START.
+    let first = if doubt.from == 0 || lost_start { 0 } else { logs[old].number() };
     let flaws: Vec<&FileFlaw> = flaws.iter().filter(|flaw| flaw.number >= first).collect();
     let begin = before(folder, &logs[..old]).await;
     if flaws.is_empty() && !lost_start {

@@ -10,8 +10,9 @@ use crate::mounts::{Mount, MountReply, MountTable, Mounts};
 use crate::placement::{Candidate, Members, Policy};
 use crate::quorum::Quorum;
 use crate::register::{
-    Change, Register, RegisterCommand, RegisterReply, RegisterUnavailable, Registers,
+    ContainerLog, Register, RegisterCommand, RegisterReply, RegisterUnavailable, Registers,
 };
+use crate::repair::{self, Listing, Overview, Repairer};
 use crate::replicated::{Cluster, ReplicatedLogs};
 use crate::service::ReplicaService;
 use crate::storage::Storage as _;
@@ -28,6 +29,9 @@ use tokio::sync::mpsc;
 
 /// How long a takeover is waited for, in virtual time: some rounds, of which the first tells all that there is to tell.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Between looks whether a repair is over, and how many there are at most.
+const STEP: Duration = Duration::from_millis(100);
+const STEPS: usize = 100;
 const QUORUM: Quorum = Quorum { write: 3, ack: 2 };
 
 /// Files that are small, and yet so large that what a start moves does not fill one.
@@ -50,6 +54,12 @@ fn config(node: NodeId) -> Config {
 pub(super) struct Held {
     registers: Registers,
     mounts: MountTable,
+}
+
+impl Held {
+    pub(super) fn log(&self) -> Option<&ContainerLog> {
+        self.registers.get(CONTAINER)
+    }
 }
 
 /// Registers and mounts in memory that can be copied.
@@ -93,6 +103,15 @@ impl Mounts for Controller {
     }
 }
 
+impl Overview for Controller {
+    fn listing(&self) -> BoxFuture<'_, Result<Listing, RegisterUnavailable>> {
+        let held = self.lock();
+        let (logs, lost) = (held.registers.iter().cloned().collect(), held.mounts.lost().collect());
+        let listing = Listing { version: 0, complete: true, logs, deleted: Vec::new(), lost };
+        Box::pin(std::future::ready(Ok(listing)))
+    }
+}
+
 struct Fixed(Vec<Candidate>);
 
 impl Members for Fixed {
@@ -118,7 +137,7 @@ pub(super) struct World {
     ids: Vec<ReplicaId>,
     /// Who runs, by place.
     engines: Vec<Option<Arc<Engine>>>,
-    services: Vec<Arc<ReplicaService>>,
+    services: Vec<Option<Arc<ReplicaService>>>,
     seed: u64,
     logs: Mutex<Option<Arc<ReplicatedLogs>>>,
 }
@@ -147,6 +166,7 @@ impl World {
         };
         for (at, disk) in disks.iter().enumerate() {
             world.engines.push(None);
+            world.services.push(None);
             world.mount(at, disk);
         }
         world
@@ -171,7 +191,7 @@ impl World {
         }
         let service = ReplicaService::start(env.clock, env.spawn, engine.clone(), id);
         self.links.add(service.clone());
-        self.services.push(service);
+        self.services[at] = Some(service);
         self.engines[at] = Some(engine);
     }
 
@@ -223,11 +243,58 @@ impl World {
         self.run(clock.sleep_until(clock.now().after(time)));
     }
 
-    pub(super) fn change(&self, container: ContainerId, change: Change) -> Result<(), String> {
-        match self.register.lock().registers.apply(&RegisterCommand { container, change }) {
-            RegisterReply::Done(_) => Ok(()),
-            refused => Err(format!("the register refuses a change: {refused:?}")),
+    /// What the storage in a place does not vouch for: ledgers that it knows, or that it knows all. Empty if nothing.
+    pub(super) fn doubts(&self, at: usize) -> String {
+        let (Some(engine), Some(service)) = (&self.engines[at], &self.services[at]) else {
+            return "it does not run".to_owned();
+        };
+        let uncertain = service.ledgers().into_iter().filter(|(_, run)| !run.certain);
+        let mut doubts: Vec<String> =
+            uncertain.map(|(ledger, run)| format!("{ledger} up to {}", run.end)).collect();
+        if engine.in_limbo() {
+            doubts.push("limbo".to_owned());
         }
+        doubts.join(", ")
+    }
+
+    /// Every storage that runs repairs itself, until `is_done` or for too long.
+    pub(super) fn repair(&self, is_done: impl Fn() -> bool) {
+        let start = |service: &Arc<ReplicaService>| {
+            Repairer::start(repair::Parts {
+                clock: self.env.clock.clone(),
+                spawn: self.env.spawn.clone(),
+                service: service.clone(),
+                links: Arc::new(self.links.clone()),
+                register: self.register.clone(),
+                overview: self.register.clone(),
+                members: Arc::new(self.members()),
+                config: repair::Config {
+                    pause: STEP,
+                    scrub_period: STEP,
+                    ..repair::Config::simulated()
+                },
+            })
+        };
+        let repairers: Vec<Arc<Repairer>> = self.services.iter().flatten().map(start).collect();
+        for _ in 0..STEPS {
+            if is_done() {
+                break;
+            }
+            self.pass(STEP);
+        }
+        drop(repairers);
+    }
+
+    fn members(&self) -> Fixed {
+        let candidate = |(at, replica): (usize, &ReplicaId)| Candidate {
+            replica: *replica,
+            zone: Arc::default(),
+            rack: Arc::default(),
+            free_bytes: 1 << 40,
+            load: 0,
+            up: self.runs(at),
+        };
+        Fixed(self.ids.iter().enumerate().map(candidate).collect())
     }
 
     pub(super) fn logs(&self) -> Arc<ReplicatedLogs> {
@@ -237,19 +304,10 @@ impl World {
 
     /// A new owner takes the container over.
     pub(super) fn open(&self, incarnation: u64) -> Result<Opened, Unavailable> {
-        let candidate = |(at, replica): (usize, &ReplicaId)| Candidate {
-            replica: *replica,
-            zone: Arc::default(),
-            rack: Arc::default(),
-            free_bytes: 1 << 40,
-            load: 0,
-            up: self.runs(at),
-        };
-        let members = Fixed(self.ids.iter().enumerate().map(candidate).collect());
         let cluster = Cluster {
             links: Arc::new(self.links.clone()),
             register: self.register.clone(),
-            members: Arc::new(members),
+            members: Arc::new(self.members()),
             policy: Policy::new(QUORUM),
         };
         let incarnation = Incarnation(incarnation);
