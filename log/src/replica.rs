@@ -345,7 +345,10 @@ impl Replica {
                 let part = self.parts.get_mut(&ledger.epoch);
                 let fenced_by = part.as_ref().and_then(|part| part.fenced_by);
                 let run = part.map(|part| {
-                    part.writer = peer;
+                    // In the planted variant a recoverer says hello, and must not take the writer's acks.
+                    if !planted!("PB-L24") {
+                        part.writer = peer;
+                    }
                     part.facts()
                 });
                 let reply = Reply::Greeting { ledger, run, fenced_by };
@@ -748,7 +751,8 @@ impl Replica {
     /// The epoch that keeps writers of `epoch` out, if one does.
     pub(crate) fn fence_of(&self, epoch: Epoch) -> Option<Epoch> {
         let fenced_by = self.parts.get(&epoch).and_then(|part| part.fenced_by);
-        fenced_by.or((epoch < self.floor).then_some(self.floor))
+        let forgets = planted!("PB-L16");
+        fenced_by.or((epoch < self.floor && !forgets).then_some(self.floor))
     }
 
     /// True if the ledger may have been here and was lost.

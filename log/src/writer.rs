@@ -356,7 +356,8 @@ impl Machine for Writer {
         for ensemble in self.possible() {
             assert!(self.quorum.validate_ensemble(&ensemble).is_ok());
         }
-        assert!(self.members.iter().all(|member| member.base <= self.committed_end));
+        let early = |member: &Member| member.base <= self.committed_end || planted!("PB-L10");
+        assert!(self.members.iter().all(early));
     }
 }
 
@@ -602,7 +603,9 @@ impl Writer {
             return;
         }
         let (id, first) = (self.last_change_id + 1, self.committed_end);
-        let member = Member::new(new, first);
+        // The planted variant begins behind what is under way, and never sends that.
+        let base = if planted!("PB-L10") { self.next } else { first };
+        let member = Member::new(new, base);
         effects.push(self.open(&member));
         self.members.push(member);
         self.proposal = Some(Proposal { id, first, old, new });

@@ -158,10 +158,14 @@ async fn is_new(env: &Env, names: &Names, folder: &str) -> Result<bool, StartErr
 }
 
 async fn create_storage(env: &Env, config: &Config) -> io::Result<()> {
+    let mut storage = StorageUuid(env.entropy.draw());
+    if planted!("PB-L14") {
+        storage = StorageUuid(u128::from(config.node.0) + 1); // A blank disk passes for the one before.
+    }
     let content = Superblock {
         cluster: config.cluster.unwrap_or_else(|| env.entropy.draw()),
         node: config.node,
-        storage: StorageUuid(env.entropy.draw()),
+        storage,
         sequence: 1,
         mount_seq: 0,
         head: 0,

@@ -36,10 +36,28 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     about: "replicated ledgers under owners that take over from one another, and every kind of fault",
     run,
     bugs: BUGS,
-    together: &[],
+    together: &[
+        ("ensemble changes", 40),
+        ("ledgers closed", 500),
+        ("members replaced by a recovery", 3),
+        ("disks wiped", 50),
+        ("disks rolled back", 4),
+        ("starts with damage", 8),
+        ("owners paused", 100),
+        ("owners killed", 100),
+        ("syncs failed", 100),
+        ("changes torn", 5),
+        ("opens superseded", 100),
+        ("replica: append refused by a fence", 20),
+        ("recovery: copies go to a substitute", 3),
+    ],
 };
 
 /// The planted bugs that this scenario must find, each with the rules of which one must find it.
+///
+/// Not here, because nothing that an owner or a storage shows is changed by them at this level: PB-L13 (a commit point
+/// that goes back only lengthens recoveries) and PB-L22 (no owner begins two runs of one ledger on a replica). The
+/// exhaustive search and the scripts of `log/src/testing` find them.
 const BUGS: &[Bug] = &[
     Bug { id: "PB-L2", breaks: &["I1", "I15"] },
     Bug { id: "PB-L3", breaks: &["I1", "I15"] },
@@ -50,7 +68,7 @@ const BUGS: &[Bug] = &[
     Bug { id: "PB-L10", breaks: &["I1", "I15"] },
     Bug { id: "PB-L11", breaks: &["I1", "I15", "L8", "L12"] },
     Bug { id: "PB-L12", breaks: &["I4", "I1", "I15"] },
-    Bug { id: "PB-L13", breaks: &["I4", "I1"] },
+    Bug { id: "PB-L14", breaks: &["I1"] },
     Bug { id: "PB-L15", breaks: &["I1"] },
     Bug { id: "PB-L16", breaks: &["I1", "I12"] },
     Bug { id: "PB-L17", breaks: &["I1"] },
@@ -58,11 +76,13 @@ const BUGS: &[Bug] = &[
     Bug { id: "PB-L19", breaks: &["I1", "I12"] },
     Bug { id: "PB-L20", breaks: &["I1", "I12"] },
     Bug { id: "PB-L21", breaks: &["I1"] },
-    Bug { id: "PB-L22", breaks: &["I1"] },
     Bug { id: "PB-L23", breaks: &["I1", "I15"] },
     Bug { id: "PB-L24", breaks: &["I1", "I12"] },
     Bug { id: "PB-L25", breaks: &["I1", "I15"] },
     Bug { id: "PB-L26", breaks: &["I1"] },
+    // In the ledger: the next one is opened twice, and one that was never recovered counts as closed.
+    Bug { id: "PB-B22", breaks: &["L8", "I3"] },
+    Bug { id: "PB-B23", breaks: &["I1"] },
     Bug { id: "PB-V3", breaks: &["I16"] },
 ];
 

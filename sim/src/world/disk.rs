@@ -228,6 +228,16 @@ impl SimDisk {
         trace!("{} disk: {done} bytes rot", self.host);
         done
     }
+
+    /// Flips bits in up to `count` bytes of what was synced lately. Returns how many.
+    pub(crate) fn rot_recent(&self, count: usize) -> usize {
+        let mut state = self.lock();
+        let state = &mut *state;
+        let done = state.image.rot_recent(count, executor::now(), &mut state.rng);
+        state.counts.rotten += done as u64;
+        trace!("{} disk: {done} bytes of late writes rot", self.host);
+        done
+    }
 }
 
 struct Mounted {

@@ -2,7 +2,7 @@
 
 use super::history::id;
 use super::nemesis::World;
-use std::sync::Arc;
+use super::site::{Node, Process};
 use thalweg_log::engine::Engine;
 use thalweg_log::register::{ContainerLog, LedgerRecord, LedgerStage};
 use thalweg_log::storage::Storage as _;
@@ -31,10 +31,16 @@ enum Copy {
     None,
 }
 
-fn engine_of(world: &World, replica: ReplicaId) -> Option<Arc<Engine>> {
-    let processes = world.nodes.iter().filter_map(|node| node.process.as_ref());
-    let mut serving = processes.filter(|process| process.replica == replica);
-    serving.next().map(|process| Arc::clone(&process.engine))
+fn node_of(world: &World, replica: ReplicaId) -> Option<(&Node, &Process)> {
+    let serving = |node| Option::zip(Some(node), Node::process(node));
+    world.nodes.iter().filter_map(serving).find(|(_, process)| process.replica == replica)
+}
+
+/// True if the replica says that it has the entry, and has no reason to be wrong.
+fn claims((node, process): (&Node, &Process), container: usize, address: Address) -> bool {
+    let ledger = LedgerId { container: id(container), epoch: address.epoch };
+    let run = process.facts(ledger).filter(|run| run.certain && !node.is_tainted);
+    run.is_some_and(|run| (run.base..run.end).contains(&address.entry))
 }
 
 async fn look(world: &World, engine: &Engine, container: usize, address: Address) -> Copy {
@@ -89,10 +95,13 @@ impl Audit {
             };
             let mut good = 0;
             for replica in &fragment.ensemble {
-                let Some(engine) = engine_of(world, *replica) else { continue };
-                match look(world, &engine, container, address).await {
+                let Some((node, process)) = node_of(world, *replica) else { continue };
+                match look(world, &process.engine, container, address).await {
                     Copy::Good => good += 1,
-                    Copy::Wrong => self.wrong.push(format!("{at} is another on {replica}")),
+                    Copy::Wrong => self.wrong.push(format!("{at} is another on {}", node.id)),
+                    Copy::None if claims((node, process), container, address) => {
+                        self.wrong.push(format!("{at} is not there, but {} says so", node.id));
+                    }
                     Copy::None => {}
                 }
             }

@@ -154,7 +154,6 @@ impl History {
     /// The owner's ledger announces how far it has come. Returns how many entries are newly committed.
     pub(super) fn committed(&mut self, container: usize, epoch: Epoch, last: EntryId) -> u64 {
         let log = &mut self.logs[container];
-        let asked = log.asked;
         let Some(ledger) = log.ledgers.get_mut(&epoch) else { return 0 };
         let (before, end) = (ledger.committed, last.0 + 1);
         let (submitted, closed) = (ledger.entries.len() as u64, ledger.end);
@@ -167,9 +166,7 @@ impl History {
             self.violate("L4", what);
         }
         // What was committed in time but announced late is in the closed ledger.
-        if let Some(closed) = closed.filter(|closed| end > *closed && end > before)
-            && Address::new(epoch, EntryId(end - 1)) >= asked
-        {
+        if let Some(closed) = closed.filter(|closed| end > *closed && end > before) {
             let what = format!("entry {} is announced, but the ledger closed at {closed}", end - 1);
             self.violate("I12", format!("c{container} epoch {epoch}: {what}"));
         }
@@ -438,7 +435,6 @@ impl History {
             _ => None,
         };
         let kept = after.keep_from;
-        let asked = self.logs[container].asked;
         let ledger = self.logs[container].ledgers.entry(epoch).or_default();
         let (committed, known) = (ledger.committed, ledger.end);
         if let Some(end) = end {
@@ -453,8 +449,7 @@ impl History {
             }
             (None, Some(end), _) => {
                 trace!("{at}: closed at {end}, committed {committed}");
-                let last = Address::new(epoch, EntryId(committed.saturating_sub(1)));
-                if end < committed && last >= asked {
+                if end < committed {
                     let what = format!("{at}: closed at {end}, but {committed} were committed");
                     self.violate("I1", what);
                 }

@@ -1,6 +1,7 @@
 //! The nemesis: what goes wrong, when, and for how long.
 
 use super::budget::Budget;
+use super::history::id;
 use super::register::RegisterFaults;
 use super::site::{CAPACITY, Cast, Node, Place, Seat, Start};
 use crate::world::disk::DiskFaults;
@@ -10,6 +11,8 @@ use crate::world::rng::Rng;
 use crate::world::trace::trace;
 use std::time::Duration;
 use thalweg_log::engine::StartError;
+use thalweg_log::register::LedgerStage;
+use thalweg_types::id::ReplicaId;
 
 /// Longest time that a start may take, undisturbed.
 const START_MAX: Duration = Duration::from_secs(60);
@@ -41,9 +44,11 @@ enum Kind {
     Silent,
     RollBack,
     Clock,
+    Ambush,
+    Forget,
 }
 
-const ALL: [Kind; 22] = [
+const ALL: [Kind; 24] = [
     Kind::Kill,
     Kind::Power,
     Kind::Pause,
@@ -66,6 +71,8 @@ const ALL: [Kind; 22] = [
     Kind::Silent,
     Kind::RollBack,
     Kind::Clock,
+    Kind::Ambush,
+    Kind::Forget,
 ];
 
 /// No run has fewer kinds of faults.
@@ -356,6 +363,7 @@ impl Nemesis {
             Kind::Wipe | Kind::Rot | Kind::Silent | Kind::RollBack => {
                 self.strike_data(world, at, kind).await
             }
+            Kind::Ambush | Kind::Forget => self.ambush(world, kind).await,
             Kind::Clock => {
                 let by = self.rng.range(0, 20_000_000).cast_signed() - 10_000_000;
                 world.nodes[at].host.wall().jump(by);
@@ -450,7 +458,11 @@ impl Nemesis {
             }
             // Two that do not reach one another, though everybody else reaches both.
             Kind::Cut => self.cut_between(&hosts[..1], &hosts[1..2], both, until),
-            Kind::Isolate => self.cut_between(&hosts[..1], &hosts[1..], both, until),
+            Kind::Isolate => {
+                self.cut_between(&hosts[..1], &hosts[1..], both, until);
+                world.cast.register.cut(&hosts[0]);
+                self.register_until = self.register_until.max(until);
+            }
             Kind::Partition => {
                 let border = 1 + self.rng.index(hosts.len() - 1);
                 let (here, there) = hosts.split_at(border);
@@ -506,10 +518,13 @@ impl Nemesis {
                 self.budget.spend(at, &cast);
                 let count = 1 + self.rng.index(3);
                 let node = &mut world.nodes[at];
-                if node.host.disk.rot(count, |name| name.starts_with("seg-")) == 0 {
-                    return false;
-                }
                 node.is_tainted = true;
+                let done = if chance {
+                    node.host.disk.rot_recent(count * 4)
+                } else {
+                    node.host.disk.rot(count, |name| name.starts_with("seg-"))
+                };
+                return done > 0;
             }
             Kind::Silent => {
                 let node = &mut world.nodes[at];
@@ -531,6 +546,71 @@ impl Nemesis {
             _ => return self.roll_back(world, at).await,
         }
         true
+    }
+
+    /// What chance brings together too rarely: entries that two of three members have, one of which is struck while
+    /// the other is out of reach, and a takeover just then; or a fence that two of three have heard of, one of which
+    /// starts again, while the old owner goes on with it and with the third.
+    async fn ambush(&mut self, world: &mut World, kind: Kind) -> bool {
+        let cast = world.cast.clone();
+        let stage = &cast.stage;
+        let container = self.rng.index(stage.containers());
+        let Some(log) = cast.register.get(id(container)) else { return false };
+        let open = log.ledgers.last().filter(|ledger| ledger.stage == LedgerStage::Open);
+        let Some(ledger) = open else { return false };
+        let members = ledger.last_fragment().ensemble.iter();
+        let is_member = |node: &Node, member: &ReplicaId| {
+            node.process().is_some_and(|process| process.replica == *member)
+        };
+        let place = |member| world.nodes.iter().position(|node| is_member(node, member));
+        let mut members: Vec<usize> = members.filter_map(place).collect();
+        self.rng.shuffle(&mut members);
+        let [first, second, third] = members[..] else { return false };
+        let hosts = Self::hosts(world);
+        let name = |at: usize| world.nodes[at].host.name.clone();
+        let (second, third) = (name(second), name(third));
+        let old = stage.want(container).seat;
+        let new = self.rng.index(world.seats.len());
+        let (old_host, new_host) = (host_of(world, old), host_of(world, new));
+        let others: Vec<String> = hosts.iter().filter(|host| **host != second).cloned().collect();
+        let both = (true, true);
+        if kind == Kind::Ambush {
+            let until = self.lasting().min(in_ms(150));
+            self.cut_between(&[third], std::slice::from_ref(&old_host), both, until);
+            executor::sleep(self.rng.millis(3, 120)).await;
+            self.hurt_somehow(world, first).await;
+            let until = self.lasting();
+            self.cut_between(&[second], &others, both, until);
+            stage.hand_to(container, new);
+        } else {
+            let until = in_ms(self.rng.range(300, 2_000));
+            let far: Vec<String> = others.into_iter().filter(|host| *host != old_host).collect();
+            self.cut_between(&[second], &far, both, until);
+            self.cut_between(&[third], std::slice::from_ref(&old_host), both, until);
+            cast.register.cut(&old_host);
+            self.register_until = self.register_until.max(until);
+            stage.hand_to(container, new);
+            executor::sleep(self.rng.millis(20, 200)).await;
+            let power = self.rng.percent(50);
+            if new_host != name_of(world, first) {
+                self.stop(world, first, power).await;
+            }
+        }
+        world.nodes[first].restart_at = world.nodes[first].restart_at.map(|_| 0);
+        self.tend(world).await;
+        true
+    }
+
+    /// Ends a node's process, and perhaps costs it data.
+    async fn hurt_somehow(&mut self, world: &mut World, at: usize) {
+        let kind = self.rng.pick(&[Kind::Power, Kind::Kill, Kind::Wipe, Kind::Rot, Kind::RollBack]);
+        let hurt = matches!(kind, Kind::Wipe | Kind::Rot | Kind::RollBack);
+        let done = hurt && self.strike_data(world, at, kind).await;
+        if done {
+            world.cast.stage.count(name(kind), 1);
+        } else if world.nodes[at].process.is_some() {
+            self.stop(world, at, kind == Kind::Power).await;
+        }
     }
 
     /// Keeps an image of a disk, or puts the one back that was kept.
@@ -597,6 +677,18 @@ impl Nemesis {
     }
 }
 
+fn name_of(world: &World, node: usize) -> String {
+    world.nodes[node].host.name.clone()
+}
+
+/// The host that a seat is on.
+fn host_of(world: &World, seat: usize) -> String {
+    match world.seats[seat].place {
+        Place::Node(node) => name_of(world, node),
+        Place::Apart => world.seats[seat].host.name.clone(),
+    }
+}
+
 /// How often a node's disk has failed so far.
 fn errors(node: &Node) -> u64 {
     let counts = node.host.disk.counts();
@@ -636,5 +728,7 @@ fn name(kind: Kind) -> &'static str {
         Kind::Silent => "silent writes",
         Kind::RollBack => "disks rolled back",
         Kind::Clock => "clock jumps",
+        Kind::Ambush => "ambushes",
+        Kind::Forget => "fences to be forgotten",
     }
 }

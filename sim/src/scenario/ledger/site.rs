@@ -16,8 +16,9 @@ use std::time::Duration;
 use thalweg_actor::env::Env;
 use thalweg_log::engine::{self, Engine, StartError};
 use thalweg_log::links::net::Patience;
+use thalweg_log::message::RunFacts;
 use thalweg_log::storage::Storage as _;
-use thalweg_types::id::{NodeId, ReplicaId};
+use thalweg_types::id::{LedgerId, NodeId, ReplicaId};
 use tokio::sync::oneshot;
 
 /// Bytes of an undisturbed disk.
@@ -30,7 +31,7 @@ pub(super) struct Process {
     /// Its disk log.
     pub(super) engine: Arc<Engine>,
     /// What answers for it, for as long as it lives.
-    _serving: Serving,
+    serving: Serving,
     /// Who it is.
     pub(super) replica: ReplicaId,
     env: Env,
@@ -40,6 +41,11 @@ impl Process {
     /// At which of its storage's mounts it is.
     pub(super) fn engine_mounts(&self) -> u64 {
         self.engine.mount_seq()
+    }
+
+    /// What its replica says of a ledger.
+    pub(super) fn facts(&self, ledger: LedgerId) -> Option<RunFacts> {
+        self.serving.service.facts(ledger)
     }
 }
 
@@ -113,7 +119,7 @@ impl Node {
                 let damages = engine.recovered().damages.clone();
                 let replica = ReplicaId { node: self.id, storage: engine.uuid() };
                 cast.directory.is_up(replica);
-                self.process = Some(Process { engine, _serving: serving, replica, env });
+                self.process = Some(Process { engine, serving, replica, env });
                 Start::Up(damages)
             }
             Some(Ok(Ok(None))) => Start::RolledBack,
@@ -121,6 +127,11 @@ impl Node {
             Some(Err(_)) => unreachable!("the node's main task answers before it ends"),
             None => Start::Unfinished,
         }
+    }
+
+    /// Its process, if one serves.
+    pub(super) fn process(&self) -> Option<&Process> {
+        self.process.as_ref()
     }
 
     /// The world of its process.

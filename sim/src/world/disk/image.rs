@@ -530,21 +530,41 @@ impl Image {
             }
             let inode = files[rng.index(files.len())];
             let offset = rng.below(self.inode(inode).durable.len());
-            let good = self.inode(inode).durable.read(offset, 1);
-            let zero = good.first().is_none_or(|byte| *byte == 0);
-            if zero || self.is_spared(inode, offset) {
-                continue;
-            }
-            let bad = vec![good[0] ^ (1 << rng.below(8))];
-            let file = self.inode(inode);
-            file.durable.write(offset, &bad);
-            if file.cached.read(offset, 1) == good {
-                file.cached.write(offset, &bad);
-            }
-            self.damage.push(Damage { at: now, inode, offset, good, bad });
-            done += 1;
+            done += usize::from(self.flip(inode, offset, now, rng));
         }
         done
+    }
+
+    /// Flips a bit in up to `count` bytes of what was synced lately, in whatever file. Returns how many.
+    pub(crate) fn rot_recent(&mut self, count: usize, now: u64, rng: &mut Rng) -> usize {
+        let mut done = 0;
+        for _ in 0..count * 16 {
+            if done == count || self.recent.is_empty() {
+                break;
+            }
+            let (_, inode, start, len) = self.recent[rng.index(self.recent.len())];
+            if self.inodes.contains_key(&inode) {
+                done += usize::from(self.flip(inode, start + rng.below(len), now, rng));
+            }
+        }
+        done
+    }
+
+    /// Flips a bit of a byte, unless it is zero or damage to it may look like a torn write.
+    fn flip(&mut self, inode: u64, offset: u64, now: u64, rng: &mut Rng) -> bool {
+        let good = self.inode(inode).durable.read(offset, 1);
+        let zero = good.first().is_none_or(|byte| *byte == 0);
+        if zero || self.is_spared(inode, offset) {
+            return false;
+        }
+        let bad = vec![good[0] ^ (1 << rng.below(8))];
+        let file = self.inode(inode);
+        file.durable.write(offset, &bad);
+        if file.cached.read(offset, 1) == good {
+            file.cached.write(offset, &bad);
+        }
+        self.damage.push(Damage { at: now, inode, offset, good, bad });
+        true
     }
 
     fn mend_since(&mut self, since: u64) -> usize {
