@@ -2,7 +2,8 @@
 //! replaced or was rolled back never answers under an old identity (L18).
 //!
 //! Invariants of [`MountTable`]
-//! 1. The number of mounts of a storage never goes back; one that claims fewer was rolled back, and is lost.
+//! 1. The number of mounts of a storage never goes back; one that claims fewer is refused, and who builds on that was
+//!    rolled back and is lost.
 //! 2. A lost storage stays lost.
 //! 3. A node has one storage that is not lost: a new one supersedes those before.
 //!
@@ -10,7 +11,7 @@
 
 use crate::register::{ContainerLog, MemoryRegister, RegisterUnavailable};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use thalweg_actor::{BoxFuture, planted, probe};
 use thalweg_types::id::{ContainerId, Epoch, NodeId, ReplicaId, StorageUuid};
@@ -58,6 +59,8 @@ struct Noted {
     node: NodeId,
     mount_seq: u64,
     attempt: u64,
+    /// Mounts that were refused and left no other trace: requests that came late, or the first sign of an older image.
+    refused: BTreeSet<u64>,
     /// Why it is lost, if it is.
     lost: Option<String>,
 }
@@ -66,6 +69,12 @@ struct Noted {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct MountTable {
     storages: BTreeMap<StorageUuid, Noted>,
+}
+
+impl Noted {
+    fn new(node: NodeId, mount_seq: u64, attempt: u64) -> Self {
+        Self { node, mount_seq, attempt, refused: BTreeSet::new(), lost: None }
+    }
 }
 
 impl MountTable {
@@ -83,7 +92,7 @@ impl MountTable {
                 let reason = format!("node {node} has {:032x} in place of {other}", storage.0);
                 noted.lost.get_or_insert(reason);
             }
-            self.storages.insert(storage, Noted { node, mount_seq: now, attempt, lost: None });
+            self.storages.insert(storage, Noted::new(node, now, attempt));
             return MountReply::Accepted;
         };
         if noted.lost.is_none() && (noted.mount_seq, noted.attempt) == (now, attempt) {
@@ -94,10 +103,18 @@ impl MountTable {
             return MountReply::Lost { reason };
         }
         if noted.mount_seq > before && !planted!("PB-D13") {
-            probe!("mounts: storage rolled back");
             let known = noted.mount_seq;
             let reason = format!("it had been mounted {known} times and says {before}");
-            noted.lost.get_or_insert(reason);
+            // A request of an earlier process that comes late looks like the first mount of an older image. Nobody
+            // builds on the late one; who builds on the image is told apart by the second mount at the latest.
+            if now >= known || noted.refused.contains(&before) {
+                probe!("mounts: storage rolled back");
+                noted.lost.get_or_insert(reason);
+            } else if noted.lost.is_none() {
+                probe!("mounts: late, or rolled back");
+                noted.refused.insert(now);
+                return MountReply::Lost { reason };
+            }
         }
         if let Some(reason) = &noted.lost {
             return MountReply::Lost { reason: reason.clone() };
@@ -197,6 +214,30 @@ mod tests {
         assert!(lost(&table.apply(&mount(7, 3, 10))), "the newer one, which somebody has run");
         table.check();
         assert_eq!(table.lost().map(|replica| replica.storage.0).collect::<Vec<_>>(), [7]);
+    }
+
+    #[test]
+    fn a_mount_that_is_noted_late_costs_nothing() {
+        let mut table = MountTable::default();
+        for before in 0..4 {
+            assert_eq!(table.apply(&mount(7, before, before)), MountReply::Accepted);
+        }
+        assert!(lost(&table.apply(&mount(7, 1, 9))), "its process is long gone");
+        assert_eq!(table.lost().count(), 0);
+        assert_eq!(table.apply(&mount(7, 4, 5)), MountReply::Accepted);
+    }
+
+    #[test]
+    fn an_older_image_that_is_mounted_again_and_again_never_passes() {
+        let mut table = MountTable::default();
+        for before in 0..5 {
+            assert_eq!(table.apply(&mount(7, before, before)), MountReply::Accepted);
+        }
+        assert!(lost(&table.apply(&mount(7, 1, 10))));
+        for before in 2..9 {
+            assert!(lost(&table.apply(&mount(7, before, 10 + before))), "{before}");
+        }
+        assert_eq!(table.lost().count(), 1);
     }
 
     #[test]

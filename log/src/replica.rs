@@ -496,6 +496,7 @@ impl Replica {
                 }
                 part.fenced_by = Some(by);
                 if planted!("PB-L6") {
+                    self.floor = self.floor.max(by); // In memory alone, like the fence.
                     return;
                 }
                 self.stage(Frame::Fence { ledger, by }, Pending::Nothing, effects);

@@ -43,6 +43,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
         ("disks wiped", 50),
         ("disks rolled back", 4),
         ("starts with damage", 8),
+        ("roll-backs judged", 4),
         ("owners paused", 100),
         ("owners killed", 100),
         ("syncs failed", 100),
@@ -79,10 +80,12 @@ const BUGS: &[Bug] = &[
     Bug { id: "PB-L23", breaks: &["I1", "I15"] },
     Bug { id: "PB-L24", breaks: &["I1", "I12"] },
     Bug { id: "PB-L25", breaks: &["I1", "I15"] },
-    Bug { id: "PB-L26", breaks: &["I1"] },
+    Bug { id: "PB-L26", breaks: &["I1", "L18"] },
     // In the ledger: the next one is opened twice, and one that was never recovered counts as closed.
     Bug { id: "PB-B22", breaks: &["L8", "I3"] },
     Bug { id: "PB-B23", breaks: &["I1"] },
+    Bug { id: "PB-D11", breaks: &["I4", "I15"] },
+    Bug { id: "PB-D13", breaks: &["I1", "L18"] },
     Bug { id: "PB-V3", breaks: &["I16"] },
 ];
 
@@ -182,7 +185,7 @@ fn conclude(world: &World, network: &SimNetwork) -> Outcome {
         ("operations", OPERATIONS_MIN),
         ("takeovers", TAKEOVERS_MIN),
         ("replays", TAKEOVERS_MIN),
-        ("faults", 8),
+        ("faults", 4),
         ("entries audited", 10),
     ];
     out

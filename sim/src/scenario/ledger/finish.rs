@@ -16,6 +16,9 @@ use thalweg_types::id::ReplicaId;
 /// Longest time until everything gets on once nothing fails any more.
 const CONVERGE_MAX: Duration = Duration::from_secs(60);
 
+/// Longest time until every kept entry has its copies again.
+const REPAIR_MAX: Duration = Duration::from_secs(120);
+
 /// Which nodes stay dead: a quorum core is left. Mostly one that lives on can be done without; sometimes more die,
 /// and it must be proven that nothing could be saved.
 pub(super) fn doom(world: &World, nemesis: &Nemesis, rng: &mut Rng) -> Vec<usize> {
@@ -141,9 +144,15 @@ pub(super) async fn judge(world: &mut World, nemesis: &mut Nemesis, rng: &mut Rn
     stage.enter(Phase::Over);
     // What owners have begun comes to its end.
     executor::sleep(Duration::from_secs(2)).await;
-    let spent = nemesis.budget.node().is_some() || world.nodes.iter().any(|node| node.is_tainted);
-    let wanted = if spent { ACK - 1 } else { ACK };
-    let audit = Audit::of(world, wanted).await;
+    // Whatever has too few copies is repaired meanwhile.
+    let until = executor::now() + u64::try_from(REPAIR_MAX.as_nanos()).unwrap_or(u64::MAX);
+    let mut audit = Audit::of(world, ACK).await;
+    while !audit.few.is_empty() && executor::now() < until {
+        nemesis.tend(world).await;
+        executor::sleep(Duration::from_secs(2)).await;
+        stage.count("waits for repair", 1);
+        audit = Audit::of(world, ACK).await;
+    }
     stage.with(|history| {
         for what in audit.wrong.iter().chain(&audit.few) {
             history.violate("I15", what.clone());

@@ -290,13 +290,8 @@ impl Nemesis {
                         cast.stage.with(|history| history.violate("I1", what));
                     }
                 }
+                self.judge_identity(world, at);
                 return self.budget.settled(at, &cast);
-            }
-            Start::RolledBack => {
-                trace!("{}: its storage was rolled back", node.host.name);
-                cast.stage.count("roll-backs noticed", 1);
-                node.kill(&cast.directory).await;
-                self.blank(world, at);
             }
             Start::Refused(error) => {
                 let failed = errors(node) > before;
@@ -314,6 +309,20 @@ impl Nemesis {
             }
         }
         world.nodes[at].restart_at = Some(if self.is_over { in_ms(50) } else { self.lasting() });
+    }
+
+    /// A storage that was rolled back must not serve under its name.
+    fn judge_identity(&mut self, world: &mut World, at: usize) {
+        let node = &mut world.nodes[at];
+        let stage = &world.cast.stage;
+        let serves = node.process.as_ref().map(|process| process.replica);
+        if let Some(old) = node.rolled_back.take() {
+            stage.count("roll-backs judged", 1);
+            if serves == Some(old) {
+                let what = format!("{old} serves although its disk was rolled back");
+                stage.with(|history| history.violate("L18", what));
+            }
+        }
     }
 
     /// A node has refused to start; its disk has `failed` meanwhile.
@@ -343,6 +352,7 @@ impl Nemesis {
         node.host.disk.set_capacity(CAPACITY);
         node.is_tainted = false;
         node.image = None;
+        node.rolled_back = None;
     }
 
     async fn fault(&mut self, world: &mut World, kind: Kind) {
@@ -626,6 +636,7 @@ impl Nemesis {
                 self.budget.spend(at, &cast);
                 let node = &mut world.nodes[at];
                 node.host.disk.restore(image);
+                node.rolled_back = Some(of);
                 node.host.cut_power().await;
                 true
             }

@@ -6,14 +6,16 @@ use super::history::{History, name};
 use crate::world::executor::{self, Process};
 use crate::world::rng::Rng;
 use crate::world::trace::trace;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use thalweg_actor::BoxFuture;
+use thalweg_actor::{BoxFuture, planted};
+use thalweg_log::mounts::{Mount, MountReply, MountTable, Mounts};
 use thalweg_log::register::{
     ContainerLog, Register, RegisterCommand, RegisterReply, RegisterUnavailable, Registers,
 };
+use thalweg_log::repair::{Listing, Overview};
 use thalweg_types::id::{ContainerId, Epoch};
 
 /// How the way to the register behaves.
@@ -42,6 +44,9 @@ impl Default for RegisterFaults {
 
 struct State {
     registers: Registers,
+    mounts: MountTable,
+    /// How often anything was changed.
+    version: u64,
     rng: Rng,
     faults: RegisterFaults,
     /// Hosts that cannot reach it.
@@ -69,6 +74,8 @@ impl SimRegister {
     pub(super) fn new(history: &Arc<Mutex<History>>, rng: Rng) -> Arc<Self> {
         let state = State {
             registers: Registers::default(),
+            mounts: MountTable::default(),
+            version: 0,
             rng,
             faults: RegisterFaults::default(),
             cut: BTreeSet::new(),
@@ -103,7 +110,7 @@ impl SimRegister {
     }
 
     /// The way of a process of `host` to the register.
-    pub(super) fn desk(self: &Arc<Self>, host: &str) -> Arc<dyn Register> {
+    pub(super) fn desk(self: &Arc<Self>, host: &str) -> Arc<Desk> {
         Arc::new(Desk { register: Arc::clone(self), host: host.to_owned() })
     }
 
@@ -123,6 +130,7 @@ impl SimRegister {
             return RegisterReply::Stale { epoch, stage: None };
         };
         state.registers = registers;
+        state.version += 1;
         let done = match &reply {
             RegisterReply::Done(_) => "done",
             RegisterReply::Stale { .. } => "stale",
@@ -161,13 +169,17 @@ impl SimRegister {
 }
 
 /// One process's way to the register.
-struct Desk {
+pub(super) struct Desk {
     register: Arc<SimRegister>,
     host: String,
 }
 
 impl Desk {
-    async fn ask(&self, command: RegisterCommand) -> Result<RegisterReply, RegisterUnavailable> {
+    /// Asks for `wanted`, which takes effect once, later, or not at all; who asks may never know.
+    async fn ask<T: Send + 'static>(
+        &self,
+        wanted: impl FnOnce(&SimRegister) -> T + Send + 'static,
+    ) -> Result<T, RegisterUnavailable> {
         let (delay, fate) = self.register.draw(&self.host);
         executor::sleep(delay).await;
         let why = match fate {
@@ -176,17 +188,17 @@ impl Desk {
                 let register = Arc::clone(&self.register);
                 let late = async move {
                     executor::sleep(by).await;
-                    register.apply(&command);
+                    wanted(&register);
                 };
                 drop(self.register.way.spawn(Box::pin(late)));
                 "no answer"
             }
             Fate::ReplyLost => {
-                self.register.apply(&command);
+                wanted(&self.register);
                 "no answer"
             }
             Fate::Answered => {
-                let reply = self.register.apply(&command);
+                let reply = wanted(&self.register);
                 executor::sleep(delay).await;
                 return Ok(reply);
             }
@@ -201,6 +213,43 @@ impl Register for Desk {
         &self,
         command: RegisterCommand,
     ) -> BoxFuture<'_, Result<RegisterReply, RegisterUnavailable>> {
-        Box::pin(self.ask(command))
+        Box::pin(self.ask(move |register| register.apply(&command)))
+    }
+}
+
+impl Mounts for Desk {
+    fn mount(&self, mount: Mount) -> BoxFuture<'_, Result<MountReply, RegisterUnavailable>> {
+        Box::pin(self.ask(move |register| {
+            if planted!("PB-L14") || planted!("PB-L26") {
+                return MountReply::Accepted; // Whoever relies on this check alone shall be seen.
+            }
+            let mut state = register.lock();
+            let reply = state.mounts.apply(&mount);
+            state.mounts.check();
+            trace!("register: {mount:?}: {reply:?}");
+            reply
+        }))
+    }
+
+    fn epochs(&self) -> BoxFuture<'_, Result<BTreeMap<ContainerId, Epoch>, RegisterUnavailable>> {
+        Box::pin(self.ask(|register| {
+            let state = register.lock();
+            state.registers.iter().map(|log| (log.container, log.epoch)).collect()
+        }))
+    }
+}
+
+impl Overview for Desk {
+    fn listing(&self) -> BoxFuture<'_, Result<Listing, RegisterUnavailable>> {
+        Box::pin(self.ask(|register| {
+            let state = register.lock();
+            Listing {
+                version: state.version,
+                complete: true,
+                logs: state.registers.iter().cloned().collect(),
+                deleted: Vec::new(),
+                lost: state.mounts.lost().collect(),
+            }
+        }))
     }
 }

@@ -60,6 +60,8 @@ pub(super) struct Node {
     pub(super) process: Option<Process>,
     /// An old image of its disk, of which storage, and at which of its mounts.
     pub(super) image: Option<(Backup, ReplicaId, u64)>,
+    /// The storage whose older image lies on its disk: it must not serve.
+    pub(super) rolled_back: Option<ReplicaId>,
     /// When it is started again, in nanoseconds; `None` while it runs.
     pub(super) restart_at: Option<u64>,
     /// When a pause of it ends, in nanoseconds.
@@ -78,8 +80,6 @@ pub(super) enum Start {
     Up(Vec<String>),
     /// It refused.
     Refused(StartError),
-    /// An older image of its storage was mounted than the cluster has seen.
-    RolledBack,
     /// It was still starting when the time was over.
     Unfinished,
 }
@@ -100,6 +100,7 @@ impl Node {
             config,
             process: None,
             image: None,
+            rolled_back: None,
             restart_at: Some(0),
             resume_at: None,
             is_doomed: false,
@@ -115,14 +116,13 @@ impl Node {
         let main = main(env.clone(), self.config.clone(), cast.clone(), started);
         env.spawn.spawn("node", Box::pin(main));
         match executor::timeout(limit, start).await {
-            Some(Ok(Ok(Some((engine, serving))))) => {
+            Some(Ok(Ok((engine, serving)))) => {
                 let damages = engine.recovered().damages.clone();
                 let replica = ReplicaId { node: self.id, storage: engine.uuid() };
                 cast.directory.is_up(replica);
                 self.process = Some(Process { engine, serving, replica, env });
                 Start::Up(damages)
             }
-            Some(Ok(Ok(None))) => Start::RolledBack,
             Some(Ok(Err(error))) => Start::Refused(error),
             Some(Err(_)) => unreachable!("the node's main task answers before it ends"),
             None => Start::Unfinished,
@@ -167,11 +167,12 @@ impl Node {
     }
 }
 
-type Started = Result<Option<(Arc<Engine>, Serving)>, StartError>;
+type Started = Result<(Arc<Engine>, Serving), StartError>;
 
 async fn main(env: Env, config: engine::Config, cast: Cast, started: oneshot::Sender<Started>) {
     let node = config.node;
-    let engine = match Engine::open(env.clone(), config).await {
+    let desk = cast.register.desk(&wiring::host_of(node));
+    let engine = match Engine::open_with_peers(env.clone(), config, &*desk).await {
         Ok(engine) => engine,
         Err(error) => {
             let _gone = started.send(Err(error));
@@ -179,12 +180,9 @@ async fn main(env: Env, config: engine::Config, cast: Cast, started: oneshot::Se
         }
     };
     let replica = ReplicaId { node, storage: engine.uuid() };
-    if !cast.directory.admits(replica, engine.mount_seq()) {
-        let _gone = started.send(Ok(None));
-        return;
-    }
-    let serving = wiring::serve(&env, &engine, replica, &cast).await;
-    let _gone = started.send(Ok(Some((engine, serving))));
+    cast.directory.mounted(replica, engine.mount_seq());
+    let serving = wiring::serve(&env, &engine, replica, &cast, desk).await;
+    let _gone = started.send(Ok((engine, serving)));
 }
 
 /// Where a seat is.

@@ -1,6 +1,7 @@
 //! How the parts of the replicated log are put together in a simulated process.
 
 use super::history::id;
+use super::register::Desk;
 use super::site::Cast;
 use super::{CLUSTER, QUORUM};
 use crate::world::rng::Rng;
@@ -9,7 +10,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use thalweg_actor::env::Env;
 use thalweg_actor::network::Endpoint;
-use thalweg_actor::planted;
 use thalweg_log::engine::Engine;
 use thalweg_log::ledger::Logs;
 use thalweg_log::links::Links;
@@ -17,6 +17,7 @@ use thalweg_log::links::net::{Mounts, NetLinks, NodeIdentity, Patience, ReplicaL
 use thalweg_log::local::Owner;
 use thalweg_log::placement::{Candidate, Members, Policy};
 use thalweg_log::register::Register;
+use thalweg_log::repair::{self, Repairer};
 use thalweg_log::replicated::{Cluster, ReplicatedLogs};
 use thalweg_log::service::ReplicaService;
 use thalweg_types::id::{Epoch, Incarnation, NodeId, ReplicaId};
@@ -73,14 +74,9 @@ impl Directory {
         look(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Notes a mount. False if the storage has been mounted more often than that: it was rolled back.
-    pub(super) fn admits(&self, replica: ReplicaId, mount_seq: u64) -> bool {
-        self.with(|state| {
-            let seen = state.mounts.entry(replica).or_default();
-            let admitted = mount_seq > *seen || planted!("PB-L14") || planted!("PB-L26");
-            *seen = mount_seq.max(*seen);
-            admitted
-        })
+    /// Notes a mount.
+    pub(super) fn mounted(&self, replica: ReplicaId, mount_seq: u64) {
+        self.with(|state| state.mounts.insert(replica, mount_seq));
     }
 
     /// The storage that the node has mounted last.
@@ -115,6 +111,7 @@ pub(super) struct Serving {
     /// Its replicas.
     pub(super) service: Arc<ReplicaService>,
     _listener: ReplicaListener,
+    _repairer: Arc<Repairer>,
 }
 
 fn identity(env: &Env, node: NodeId) -> NodeIdentity {
@@ -128,6 +125,7 @@ pub(super) async fn serve(
     engine: &Arc<Engine>,
     replica: ReplicaId,
     cast: &Cast,
+    desk: Arc<Desk>,
 ) -> Serving {
     let (clock, spawn) = (Arc::clone(&env.clock), Arc::clone(&env.spawn));
     let service = ReplicaService::start(clock, spawn, engine.clone(), replica);
@@ -139,11 +137,23 @@ pub(super) async fn serve(
     mounts.add(service.clone());
     let at = endpoint(replica.node);
     let listener = env.network.listen(&at).await.expect("the port is free");
-    let counters = Arc::default();
     let identity = identity(env, replica.node);
+    let (counters, patience) = (Arc::default(), cast.patience);
     let listener =
-        ReplicaListener::start(env.clone(), listener, identity, mounts, cast.patience, counters);
-    Serving { service, _listener: listener }
+        ReplicaListener::start(env.clone(), listener, identity, mounts, patience, counters);
+    let members = Arc::clone(&cast.directory) as Arc<dyn Members>;
+    let links = NetLinks::new(env.clone(), identity, members.clone(), patience, Arc::default());
+    let repairer = Repairer::start(repair::Parts {
+        clock: Arc::clone(&env.clock),
+        spawn: Arc::clone(&env.spawn),
+        service: service.clone(),
+        links: Arc::new(links),
+        register: desk.clone(),
+        overview: desk,
+        members,
+        config: repair::Config::simulated(),
+    });
+    Serving { service, _listener: listener, _repairer: repairer }
 }
 
 /// The logs of all containers as a process sees them.
