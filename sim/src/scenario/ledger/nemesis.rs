@@ -290,7 +290,7 @@ impl Nemesis {
                         cast.stage.with(|history| history.violate("I1", what));
                     }
                 }
-                self.judge_identity(world, at);
+                judge_identity(world, at);
                 return self.budget.settled(at, &cast);
             }
             Start::Refused(error) => {
@@ -309,20 +309,6 @@ impl Nemesis {
             }
         }
         world.nodes[at].restart_at = Some(if self.is_over { in_ms(50) } else { self.lasting() });
-    }
-
-    /// A storage that was rolled back must not serve under its name.
-    fn judge_identity(&mut self, world: &mut World, at: usize) {
-        let node = &mut world.nodes[at];
-        let stage = &world.cast.stage;
-        let serves = node.process.as_ref().map(|process| process.replica);
-        if let Some(old) = node.rolled_back.take() {
-            stage.count("roll-backs judged", 1);
-            if serves == Some(old) {
-                let what = format!("{old} serves although its disk was rolled back");
-                stage.with(|history| history.violate("L18", what));
-            }
-        }
     }
 
     /// A node has refused to start; its disk has `failed` meanwhile.
@@ -685,6 +671,20 @@ impl Nemesis {
             }
         }
         self.tend(world).await;
+    }
+}
+
+/// A storage that was rolled back must not serve under its name.
+fn judge_identity(world: &mut World, at: usize) {
+    let node = &mut world.nodes[at];
+    let stage = &world.cast.stage;
+    let serves = node.process.as_ref().map(|process| process.replica);
+    if let Some(old) = node.rolled_back.take() {
+        stage.count("roll-backs judged", 1);
+        if serves == Some(old) {
+            let what = format!("{old} serves although its disk was rolled back");
+            stage.with(|history| history.violate("L18", what));
+        }
     }
 }
 
