@@ -59,6 +59,8 @@ impl Replicas {
     pub(super) fn start(folder: &Path, count: u8) -> anyhow::Result<Self> {
         let (mut processes, mut members, mut folders) = (Vec::new(), Vec::new(), Vec::new());
         for node in 1..=u64::from(count) {
+            // What a bench that was killed has left is of another owner.
+            let _nothing_there = std::fs::remove_dir_all(folder.join(format!("data-{node}")));
             let process = Replica::start(folder, node, CLUSTER)?;
             folders.push(folder.join(format!("data-{node}")));
             let storage = process.name.split_once('/').map(|(_, uuid)| uuid).unwrap_or_default();
