@@ -44,7 +44,7 @@ scenarios! {
     "B2" recovery::b02, "recovery of an empty second fragment",
         [("PB-L9", "closing 0..1 of a fragment from 1 on")];
     "B3" fencing::b03, "a fence and a restart",
-        [("PB-L6", "by <= self.floor"), ("PB-L19", "L6: a fence went with its file")];
+        [("PB-L6", "L6"), ("PB-L19", "L6: a fence went with its file")];
     "B4" recovery::b04, "a replica that lost an acked entry",
         [("PB-L5", "L7"), ("PB-L18", "L16")];
     "B5" fencing::b05, "a blank disk, and a storage that lost a ledger's beginning",

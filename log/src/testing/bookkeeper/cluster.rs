@@ -150,9 +150,14 @@ impl Cluster {
 
     /// Lets the payload of an entry rot under the running storage.
     pub(super) fn rot(&mut self, at: usize, entry: u64) -> Outcome {
+        self.damage(at, entry, Damage::Payload)
+    }
+
+    /// Damages what holds an entry of the first ledger under the running storage.
+    pub(super) fn damage(&mut self, at: usize, entry: u64, damage: Damage) -> Outcome {
         let seat = &self.seats[at];
         seat.site.as_ref().ok_or("it does not run")?.idle();
-        Damage::Payload.inflict(&seat.disk, Self::ledger(1), EntryId(entry))
+        damage.inflict(&seat.disk, Self::ledger(1), EntryId(entry))
     }
 
     fn change(&mut self, change: &Change) -> Result<RegisterReply, String> {

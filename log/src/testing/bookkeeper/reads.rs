@@ -1,6 +1,6 @@
 //! What a read says, and what an answer that comes late or twice does: B6, B17 to B20, B24, B25.
 
-use super::cluster::{Cluster, Shape, content};
+use super::cluster::{Cluster, Damage, Shape, content};
 use super::play::{Budget, OWNER, Outcome, PLAIN, Play, R1, R2, R3, SECOND, Setup, ensure};
 use crate::message::{Refusal, Reply, Request};
 use crate::testing::small::Action;
@@ -49,7 +49,16 @@ pub(super) fn b17() -> Outcome {
     let [Reply::Headers { entries, .. }] = &replies[..] else {
         return Err(format!("B17: {replies:?}"));
     };
-    ensure(entries.len() == 1, &format!("B17: headers of {} entries", entries.len()))
+    ensure(entries.len() == 1, &format!("B17: headers of {} entries", entries.len()))?;
+    // What rots under a running storage before anybody has read it is no more there than that.
+    cluster.damage(0, 2, Damage::BatchHeader(0))?;
+    let (ledger, from) = (Cluster::ledger(1), EntryId(2));
+    let read = Request::Read { ledger, entry: from };
+    for ask in [Request::Headers { ledger, from, entries_max, bytes_max }, read] {
+        let replies = cluster.site(0).ok_or("it runs")?.ask(ask);
+        ensure(matches!(replies[..], [Reply::Unknown { .. }]), &format!("B17: {replies:?}"))?;
+    }
+    Ok(())
 }
 
 /// B18. *When* a replica's answer comes again after it was counted, *then* it counts once: one replica is no quorum.
