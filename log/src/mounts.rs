@@ -45,6 +45,10 @@ pub enum MountReply {
 
 /// Where mounts are noted: beside the registers.
 pub trait Mounts: Send + Sync {
+    /// How often `storage` had been mounted when it was last noted; 0 if nobody knows it. Its superblock is ahead of
+    /// this at any time: one that is behind was rolled back.
+    fn mounts_of(&self, storage: StorageUuid) -> BoxFuture<'_, Result<u64, RegisterUnavailable>>;
+
     /// Notes `mount` and answers when that is durable. An error, or dropping the future, leaves the outcome unknown:
     /// send the same again.
     fn mount(&self, mount: Mount) -> BoxFuture<'_, Result<MountReply, RegisterUnavailable>>;
@@ -78,6 +82,12 @@ impl Noted {
 }
 
 impl MountTable {
+    /// See [`Mounts::mounts_of`].
+    pub fn mounts_of(&self, storage: StorageUuid) -> u64 {
+        let noted = self.storages.get(&storage).filter(|_| !planted!("PB-D13"));
+        noted.map_or(0, |noted| noted.mount_seq)
+    }
+
     /// Applies one mount. Deterministic and total.
     pub fn apply(&mut self, mount: &Mount) -> MountReply {
         let Mount { node, storage, before, now, attempt } = *mount;
@@ -176,6 +186,11 @@ impl MemoryMounts {
 }
 
 impl Mounts for MemoryMounts {
+    fn mounts_of(&self, storage: StorageUuid) -> BoxFuture<'_, Result<u64, RegisterUnavailable>> {
+        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        Box::pin(std::future::ready(Ok(table.mounts_of(storage))))
+    }
+
     fn mount(&self, mount: Mount) -> BoxFuture<'_, Result<MountReply, RegisterUnavailable>> {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         let reply = table.apply(&mount);

@@ -56,6 +56,21 @@ async fn insist<'a, T>(
     }
 }
 
+/// Says why the storage is lost, if it was rolled back. Asked before the superblock is touched: a start that has
+/// counted this mount and then died leaves an image that no longer looks old.
+pub(super) async fn rolled_back(
+    env: &Env,
+    mounts: &dyn Mounts,
+    before: &Superblock,
+) -> Option<String> {
+    let noted = insist(env, || mounts.mounts_of(before.storage)).await;
+    let says = before.mount_seq;
+    (noted > says).then(|| {
+        probe!("engine: an older image of a storage");
+        format!("it had been mounted {noted} times and says {says}")
+    })
+}
+
 /// Notes the mount. Says why the storage is lost, if it is.
 pub(super) async fn register(
     env: &Env,

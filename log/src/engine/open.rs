@@ -89,6 +89,11 @@ async fn attempt(
     };
     is_ours(&folder, superblock.content(), config)?;
     let before = *superblock.content();
+    if let Some(mounts) = mounts
+        && let Some(reason) = identity::rolled_back(env, mounts, &before).await
+    {
+        return Ok(Attempt::Lost { reason });
+    }
     let (logs, scanned) = if mounts.is_some() {
         let (logs, flaws) = identity::open_usable(env, &folder, &names, &before).await?;
         let doubt = Doubt { from: before.limbo_from, clean: before.clean };

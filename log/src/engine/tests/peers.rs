@@ -4,8 +4,12 @@
 use super::damage::{BLOCK, COUNT, LEN, ONE, TWO};
 use super::damage::{append, contents, idle, large, log_files, small, store, with};
 use super::*;
-use crate::mounts::{MemoryMounts, Mount, MountReply};
-use crate::register::{Change, MemoryRegister, Register as _, RegisterCommand};
+use crate::mounts::{MemoryMounts, Mount, MountReply, Mounts};
+use crate::register::{
+    Change, MemoryRegister, Register as _, RegisterCommand, RegisterUnavailable,
+};
+use std::collections::BTreeMap;
+use thalweg_actor::BoxFuture;
 use thalweg_types::id::NodeId;
 
 /// The epoch of both containers' registers.
@@ -177,6 +181,35 @@ fn missing_cut_swapped_and_headless_files_are_doubt_about_everything() {
         let back = mount(&damaged, storage, 4, "the file is back");
         assert_eq!(back, Seen { same: true, limbo: true, certain: 0, readable: 2 * COUNT });
     }
+}
+
+/// Notes nothing any more, and says what was noted.
+struct Mute(MemoryMounts);
+
+impl Mounts for Mute {
+    fn mounts_of(&self, storage: StorageUuid) -> BoxFuture<'_, Result<u64, RegisterUnavailable>> {
+        self.0.mounts_of(storage)
+    }
+
+    fn mount(&self, _mount: Mount) -> BoxFuture<'_, Result<MountReply, RegisterUnavailable>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn epochs(&self) -> BoxFuture<'_, Result<BTreeMap<ContainerId, Epoch>, RegisterUnavailable>> {
+        self.0.epochs()
+    }
+}
+
+#[test]
+fn an_older_image_is_known_even_if_its_first_start_died_before_the_mount_was_noted() {
+    let image = store(true);
+    let storage = (uuid_of(&image), COUNT);
+    let executor = Executor::new(5);
+    let mute = Mute(noted(&executor, storage.0, 3));
+    // It has been mounted twice: nothing of the third mount is in it.
+    let died = executor.try_run(Engine::open_with_peers(executor.env(&image), small(), &mute));
+    assert!(died.is_none(), "nobody has noted the mount");
+    assert!(!mount(&image.process_end(), storage, 3, "the second start of an older image").same);
 }
 
 #[test]

@@ -24,7 +24,9 @@ use std::time::Duration;
 use thalweg_actor::BoxFuture;
 use thalweg_actor::env::Env;
 use thalweg_actor::network::Endpoint;
-use thalweg_types::id::{Address, ContainerId, EntryId, Epoch, Incarnation, NodeId, ReplicaId};
+use thalweg_types::id::{
+    Address, ContainerId, EntryId, Epoch, Incarnation, NodeId, ReplicaId, StorageUuid,
+};
 use tokio::sync::mpsc;
 
 /// How long a takeover is waited for, in virtual time: some rounds, of which the first tells all that there is to tell.
@@ -91,6 +93,11 @@ impl Register for Controller {
 }
 
 impl Mounts for Controller {
+    fn mounts_of(&self, storage: StorageUuid) -> BoxFuture<'_, Result<u64, RegisterUnavailable>> {
+        let mounts = self.lock().mounts.mounts_of(storage);
+        Box::pin(std::future::ready(Ok(mounts)))
+    }
+
     fn mount(&self, mount: Mount) -> BoxFuture<'_, Result<MountReply, RegisterUnavailable>> {
         let reply = self.lock().mounts.apply(&mount);
         Box::pin(std::future::ready(Ok(reply)))
