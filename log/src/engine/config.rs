@@ -25,6 +25,9 @@ pub struct Config {
     pub allocate_step: u64,
     /// …with this pause in between, unless somebody waits for the file.
     pub allocate_pause: Duration,
+    /// Bytes that may be dead in files that are not written any more before what is live among them is copied to free
+    /// them, on a disk with several times more room: most entries are trimmed soon, and their files die by themselves.
+    pub dead_max: u64,
     /// An idle disk writes one empty batch this long after the last one.
     pub idle: Duration,
     /// How often a full disk is asked again.
@@ -45,6 +48,7 @@ impl Config {
             batch_target: 4 * 1024 * 1024,
             allocate_step: 2 * MIB,
             allocate_pause: Duration::from_millis(4),
+            dead_max: 512 * MIB,
             idle: Duration::from_millis(1),
             full_retry: Duration::from_secs(1),
             bystanders: vec!["lock".to_owned()],
@@ -69,6 +73,7 @@ impl Config {
             allocate_step: pick(&[16, 64, 1024]) * 1024,
             allocate_pause: Duration::from_micros(pick(&[0, 100, 2000])),
             full_retry: Duration::from_millis(pick(&[20, 200])),
+            dead_max: 0,
             ..Self::production()
         }
     }

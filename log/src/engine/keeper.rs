@@ -2,7 +2,8 @@
 //!
 //! A file is freed from the front of the log only. What is live in it is moved to the end first; when that is durable
 //! the superblock names the new front, and only then does the file lose its name.
-//! Nothing moves while more than a quarter of the first file is live, unless half of all files is dead.
+//! Nothing moves while more than a sixteenth of the first file is live. Where room is scarce (on the disk, or by the
+//! dead bytes that the configuration allows) that is a quarter, or any part if half of all files is dead.
 
 use super::config::Config;
 use super::core::{Class, Core, Move, RESERVES, State};
@@ -24,6 +25,8 @@ pub(super) struct Keeper {
     stuck: u64,
     /// A notice came in the middle of other work: everything must be looked at once more before the next wait.
     noticed: bool,
+    /// The disk has room for dead bytes.
+    roomy: bool,
 }
 
 /// What to do about the supply of files.
@@ -46,12 +49,13 @@ enum Supply {
 
 impl Keeper {
     pub(super) fn new(core: Arc<Core>) -> Self {
-        Self { core, stuck: 0, noticed: false }
+        Self { core, stuck: 0, noticed: false, roomy: false }
     }
 
     /// Works until the engine stops.
     pub(super) async fn run(mut self) {
         loop {
+            self.roomy = self.disk_is_roomy().await;
             let outcome = match self.supply().await {
                 Ok(retry) => self.reclaim().await.map(|finished| (retry, finished)),
                 Err(error) => Err(error),
@@ -72,6 +76,16 @@ impl Keeper {
                 self.wait(retry).await;
             }
         }
+    }
+
+    /// True if the disk has several times more room than may be dead.
+    async fn disk_is_roomy(&self) -> bool {
+        let dead_max = self.core.config.dead_max;
+        if dead_max == 0 {
+            return false;
+        }
+        let space = self.core.env.disk.space().await;
+        space.is_ok_and(|space| space.free / 4 > dead_max)
     }
 
     async fn wait(&self, retry: Option<Duration>) {
@@ -329,7 +343,10 @@ impl Keeper {
             live += state.index.live(*number).bytes;
         }
         let own = state.index.live(number).bytes;
-        if own * 4 > log.header.size && live * 2 > size || !self.may_move(&state, number) {
+        let scarce = !self.roomy || size.saturating_sub(live) > self.core.config.dead_max;
+        let little = own * 4 <= log.header.size || live * 2 <= size;
+        let worth_it = if scarce { little } else { own * 16 <= log.header.size };
+        if !worth_it || !self.may_move(&state, number) {
             return None;
         }
         state.moving =

@@ -14,6 +14,7 @@ fn tiny() -> Config {
         batch_target: 8 * 1024,
         allocate_step: 32 * 1024,
         allocate_pause: Duration::ZERO,
+        dead_max: 0,
         full_retry: Duration::from_millis(20),
         ..Config::production()
     }
@@ -150,6 +151,37 @@ fn trimmed_files_are_recycled_and_facts_outlive_them() {
         expect(&engine, quiet, 0..1, 100).await;
         expect(&engine, busy, 1980..2000, 2000).await;
     });
+}
+
+/// Entries moved, and bytes used in the end, while a ledger is written and trimmed by and by.
+fn moved(dead_max: u64) -> (u64, usize) {
+    thalweg_actor::planted::start_run(None, None);
+    let (executor, disk, busy) = (Executor::new(1), MemoryDisk::new(), ledger(2, 1));
+    executor.run(async {
+        let config = Config { dead_max, ..tiny() };
+        let engine = Engine::open(executor.env(&disk), config).await.unwrap();
+        engine.stage(opening(busy)).unwrap();
+        for at in 0..1000 {
+            let last = engine.stage(entry(busy, at, 2000)).unwrap();
+            durable(&engine, last).await.unwrap();
+            if at % 50 == 49 {
+                let keep_from = Address::new(Epoch(1), EntryId(at - 20));
+                let trim = Frame::Trim { container: ContainerId(2), keep_from };
+                durable(&engine, engine.stage(trim).unwrap()).await.unwrap();
+            }
+        }
+        expect(&engine, busy, 980..1000, 2000).await;
+    });
+    let moved = thalweg_actor::planted::probes();
+    let used = disk.names().iter().map(|name| disk.bytes(name).len()).sum();
+    (moved.get("engine: entry moved").copied().unwrap_or(0), used)
+}
+
+#[test]
+fn where_there_is_room_files_are_left_to_die() {
+    let ((often, little), (seldom, more)) = (moved(0), moved(1024 * 1024));
+    assert!(often > 0 && seldom * 4 < often, "{often} and {seldom} entries moved");
+    assert!(more < little + 1024 * 1024, "{little} and {more} bytes used");
 }
 
 mod crash;

@@ -33,6 +33,7 @@ pub(super) fn config(node: NodeId) -> Config {
         batch_target: 16 * 1024,
         allocate_step: 32 * 1024,
         allocate_pause: Duration::ZERO,
+        dead_max: 0,
         full_retry: Duration::from_millis(20),
         ..Config::production()
     }

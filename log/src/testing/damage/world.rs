@@ -46,6 +46,7 @@ fn config(node: NodeId) -> Config {
         batch_target: 8 * 1024,
         allocate_step: 64 * 1024,
         allocate_pause: Duration::ZERO,
+        dead_max: 0,
         full_retry: Duration::from_millis(20),
         ..Config::production()
     }
