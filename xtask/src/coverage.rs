@@ -101,7 +101,9 @@ fn run(command: &mut Command, profiles: &Path) -> Result<()> {
         .output()
         .with_context(|| format!("{name} does not start"))?;
     if !output.status.success() {
-        bail!("{name} fails: {}", String::from_utf8_lossy(&output.stdout));
+        let [said, complained] =
+            [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+        bail!("{name} fails ({}): {said}{complained}", output.status);
     }
     Ok(())
 }

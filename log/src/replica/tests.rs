@@ -208,3 +208,17 @@ fn a_writer_whose_open_was_lost_to_damage_is_in_doubt_and_no_second_one() {
     let answers = replies(request(&mut replica, WRITER, open()));
     assert_eq!(answers, [Reply::Refused { ledger: LEDGER, why: Refusal::Limbo }]);
 }
+
+#[test]
+fn a_second_writer_of_one_epoch_is_refused_and_the_first_goes_on() {
+    let mut replica = blank();
+    request(&mut replica, WRITER, open());
+    sync(&mut replica);
+    let (base, incarnation) = (EntryId(0), Incarnation(6));
+    let second = Request::Open { ledger: LEDGER, base, incarnation, committed_end: EntryId(0) };
+    let refused = Reply::Fenced { ledger: LEDGER, by: LEDGER.epoch };
+    assert_eq!(replies(request(&mut replica, RECOVERER, second)), [refused]);
+    request(&mut replica, WRITER, Request::Append(entry(LEDGER, 0)));
+    let acked = Reply::Ack { ledger: LEDGER, base, end: EntryId(1) };
+    assert_eq!(sync(&mut replica), [acked]);
+}
