@@ -183,7 +183,7 @@ fn conclude(world: &World, network: &SimNetwork) -> Outcome {
         ("operations", OPERATIONS_MIN),
         ("takeovers", TAKEOVERS_MIN),
         ("replays", TAKEOVERS_MIN),
-        ("faults", 4),
+        ("faults", 1),
         ("entries audited", 10),
     ];
     out

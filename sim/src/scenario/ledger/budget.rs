@@ -55,16 +55,20 @@ impl Budget {
         }
     }
 
-    /// Forgets a loss of which nothing is needed any more.
-    pub(super) fn recount(&mut self, cast: &Cast) {
-        let Some(hurt) = &self.hurt else { return };
+    /// True if nothing of what was lost is needed any more.
+    pub(super) fn is_over(&self, cast: &Cast) -> bool {
+        let Some(hurt) = &self.hurt else { return false };
         let over = |(container, mark): (usize, &Address)| {
             let log = cast.register.get(id(container));
             log.is_none_or(|log| log.keep_from >= *mark && !hurt.is_named(&log, *mark, cast))
         };
-        if !hurt.is_open && hurt.marks.iter().enumerate().all(over) {
+        !hurt.is_open && hurt.marks.iter().enumerate().all(over)
+    }
+
+    /// Forgets the loss.
+    pub(super) fn forget(&mut self) {
+        if let Some(hurt) = self.hurt.take() {
             trace!("budget: nobody needs what node {} has lost", hurt.node);
-            self.hurt = None;
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::world::executor;
 use crate::world::rng::Rng;
 use crate::world::trace::trace;
 use std::time::Duration;
+use thalweg_log::placement::Members as _;
 use thalweg_log::register::{Fragment, LedgerStage};
 use thalweg_types::id::ReplicaId;
 
@@ -106,6 +107,10 @@ fn describe(world: &World, container: usize) -> String {
 
 /// Why a container cannot get on, if it cannot.
 async fn excuse(world: &World, nemesis: &Nemesis, container: usize) -> Option<String> {
+    let known = world.cast.directory.candidates().len();
+    if known < usize::from(QUORUM.write) {
+        return Some(format!("{known} nodes have ever served"));
+    }
     let log = world.cast.register.get(id(container))?;
     let weak = nemesis.budget.node();
     let vouches = |at: usize| {

@@ -180,7 +180,7 @@ impl Nemesis {
     /// Ends what has lasted long enough, and starts again what is down.
     pub(super) async fn tend(&mut self, world: &mut World) {
         let now = executor::now();
-        self.budget.recount(&world.cast);
+        self.recount(world).await;
         for CutLink { from, to, .. } in self.cuts.extract_if(.., |cut| cut.until <= now) {
             self.network.mend(&from, &to);
         }
@@ -207,6 +207,20 @@ impl Nemesis {
         }
         for at in 0..world.seats.len() {
             self.tend_seat(world, at, now);
+        }
+    }
+
+    /// Forgets a loss of which nothing is needed any more. A disk that was damaged may be in doubt about ledgers that
+    /// it has never seen: it counts until somebody replaces it.
+    async fn recount(&mut self, world: &mut World) {
+        let Some(at) = self.budget.node().filter(|_| self.budget.is_over(&world.cast)) else {
+            return;
+        };
+        if !world.nodes[at].is_tainted {
+            self.budget.forget();
+        } else if !self.is_over && !world.nodes[at].is_doomed && self.rng.percent(4) {
+            self.stop(world, at, false).await;
+            self.blank(world, at);
         }
     }
 
