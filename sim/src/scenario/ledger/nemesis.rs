@@ -107,6 +107,8 @@ pub(super) struct Nemesis {
     /// When hosts reach the register again, and the network is as fast as ever.
     register_until: u64,
     latency_until: u64,
+    /// Something has struck.
+    has_struck: bool,
     /// Nothing fails any more.
     is_over: bool,
     /// Longest time that anything lasts, in milliseconds.
@@ -153,6 +155,7 @@ impl Nemesis {
             cuts: Vec::new(),
             register_until: 0,
             latency_until: 0,
+            has_struck: false,
             is_over: false,
             lasting_ms,
             budget: Budget::default(),
@@ -169,6 +172,11 @@ impl Nemesis {
                 let kind = self.rng.pick(&self.kinds.clone());
                 self.fault(world, kind).await;
             }
+        }
+        // What was drawn may have found nothing to strike: a run without any fault would show nothing.
+        while !self.has_struck {
+            let kind = self.rng.pick(&ALL);
+            self.fault(world, kind).await;
         }
     }
 
@@ -381,6 +389,7 @@ impl Nemesis {
             }
         };
         if done {
+            self.has_struck = true;
             trace!("nemesis: {kind:?}");
             world.cast.stage.count("faults", 1);
             world.cast.stage.count(name(kind), 1);
