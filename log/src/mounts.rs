@@ -2,8 +2,8 @@
 //! replaced or was rolled back never answers under an old identity (L18).
 //!
 //! Invariants of [`MountTable`]
-//! 1. The number of mounts of a storage never goes back; one that claims fewer is refused, and who builds on that was
-//!    rolled back and is lost.
+//! 1. The number of mounts of a storage never goes back; one that claims fewer is refused, and one that was counted
+//!    twice was rolled back and is lost.
 //! 2. A lost storage stays lost.
 //! 3. A node has one storage that is not lost: a new one supersedes those before.
 //!
@@ -11,7 +11,7 @@
 
 use crate::register::{ContainerLog, MemoryRegister, RegisterUnavailable};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use thalweg_actor::{BoxFuture, planted, probe};
 use thalweg_types::id::{ContainerId, Epoch, NodeId, ReplicaId, StorageUuid};
@@ -63,8 +63,6 @@ struct Noted {
     node: NodeId,
     mount_seq: u64,
     attempt: u64,
-    /// Mounts that were refused and left no other trace: requests that came late, or the first sign of an older image.
-    refused: BTreeSet<u64>,
     /// Why it is lost, if it is.
     lost: Option<String>,
 }
@@ -77,7 +75,7 @@ pub struct MountTable {
 
 impl Noted {
     fn new(node: NodeId, mount_seq: u64, attempt: u64) -> Self {
-        Self { node, mount_seq, attempt, refused: BTreeSet::new(), lost: None }
+        Self { node, mount_seq, attempt, lost: None }
     }
 }
 
@@ -115,14 +113,15 @@ impl MountTable {
         if noted.mount_seq > before && !planted!("PB-D13") {
             let known = noted.mount_seq;
             let reason = format!("it had been mounted {known} times and says {before}");
-            // A request of an earlier process that comes late looks like the first mount of an older image. Nobody
-            // builds on the late one; who builds on the image is told apart by the second mount at the latest.
-            if now >= known || noted.refused.contains(&before) {
+            // A request of an earlier process that comes late says nothing about the storage, whether it was accepted
+            // in its time or not: nobody builds on it, and an older image cannot catch up by itself, because it asks
+            // how far the storage was before it counts a mount. One that reaches the number that is known was
+            // mounted beside the one that had it.
+            if now >= known {
                 probe!("mounts: storage rolled back");
                 noted.lost.get_or_insert(reason);
             } else if noted.lost.is_none() {
                 probe!("mounts: late, or rolled back");
-                noted.refused.insert(now);
                 return MountReply::Lost { reason };
             }
         }
@@ -238,6 +237,10 @@ mod tests {
             assert_eq!(table.apply(&mount(7, before, before)), MountReply::Accepted);
         }
         assert!(lost(&table.apply(&mount(7, 1, 9))), "its process is long gone");
+        assert!(
+            lost(&table.apply(&mount(7, 2, 2))),
+            "and so is the one after it, which was accepted"
+        );
         assert_eq!(table.lost().count(), 0);
         assert_eq!(table.apply(&mount(7, 4, 5)), MountReply::Accepted);
     }
