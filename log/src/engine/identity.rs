@@ -1,9 +1,8 @@
 //! Who a storage with peers is, and what it may vouch for.
 //!
 //! The mount is noted where the registers are kept before anything is answered. A storage that is not what it claims to
-//! be (rolled back, superseded, unknown there, or without two copies of its superblock that agree) is set aside
-//! whole and
-//! never served; a new one with a new identity takes its place. Files that cannot be used put the storage in limbo.
+//! be (rolled back, superseded, unknown there, or without two copies of its superblock that agree) is set aside whole
+//! and never served; a new one with a new identity takes its place. Files that cannot be used put the storage in limbo.
 //!
 //! Nothing is deleted here: what is set aside keeps its bytes under a name with a dot in front.
 

@@ -16,7 +16,7 @@ mod outbox;
 mod receive;
 
 pub use counters::LinkCounters;
-pub use listener::{Mounts, ReplicaListener};
+pub use listener::{Mounted, ReplicaListener};
 
 use super::{Lane, Link, Links, Sink};
 use crate::message::Request;

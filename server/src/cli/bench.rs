@@ -22,6 +22,7 @@ mod latency;
 mod ledger;
 mod load;
 mod raw;
+mod times;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};

@@ -11,7 +11,7 @@ use clap::Args;
 use std::path::PathBuf;
 use std::sync::Arc;
 use thalweg_log::engine::{Config, Engine};
-use thalweg_log::links::net::{LinkCounters, Mounts, NodeIdentity, Patience, ReplicaListener};
+use thalweg_log::links::net::{LinkCounters, Mounted, NodeIdentity, Patience, ReplicaListener};
 use thalweg_log::service::ReplicaService;
 use thalweg_log::storage::Storage as _;
 use thalweg_types::id::{Incarnation, NodeId, ReplicaId};
@@ -54,8 +54,8 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let identity = ReplicaId { node, storage: engine.uuid() };
     let (clock, spawn) = (env.clock.clone(), env.spawn.clone());
     let service = ReplicaService::start(clock, spawn, engine.clone(), identity);
-    let mounts = Mounts::default();
-    mounts.add(service);
+    let mounted = Mounted::default();
+    mounted.add(service);
     let incarnation = Incarnation(u64::try_from(env.entropy.draw() >> 64).unwrap_or_default());
     let listener = env.network.listen(&ports::endpoint(at)).await.context("--listen")?;
     let counters = Arc::<LinkCounters>::default();
@@ -63,7 +63,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         env,
         listener,
         NodeIdentity { cluster: options.cluster, node, incarnation },
-        mounts,
+        mounted,
         Patience::production(),
         Arc::clone(&counters),
     );

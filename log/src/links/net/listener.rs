@@ -37,11 +37,11 @@ const SILENCES: u32 = 5;
 
 /// The storages that a node has mounted. Clones share everything.
 #[derive(Clone, Default)]
-pub struct Mounts {
+pub struct Mounted {
     services: Arc<Mutex<BTreeMap<ReplicaId, Arc<ReplicaService>>>>,
 }
 
-impl Mounts {
+impl Mounted {
     /// Whoever names the service's storage from now on reaches it.
     pub fn add(&self, service: Arc<ReplicaService>) {
         lock(&self.services).insert(service.identity(), service);
@@ -61,7 +61,7 @@ struct Shared {
     env: Env,
     identity: NodeIdentity,
     patience: Patience,
-    mounts: Mounts,
+    mounted: Mounted,
     counters: Arc<LinkCounters>,
     open: AtomicUsize,
     stopping: watch::Receiver<bool>,
@@ -74,12 +74,12 @@ pub struct ReplicaListener {
 }
 
 impl ReplicaListener {
-    /// Accepts what comes to `listener`, for the storages in `mounts`.
+    /// Accepts what comes to `listener`, for the storages in `mounted`.
     pub fn start(
         env: Env,
         listener: Box<dyn Listener>,
         identity: NodeIdentity,
-        mounts: Mounts,
+        mounted: Mounted,
         patience: Patience,
         counters: Arc<LinkCounters>,
     ) -> Self {
@@ -87,7 +87,8 @@ impl ReplicaListener {
         let local = listener.local();
         let open = AtomicUsize::new(0);
         let spawn = env.spawn.clone();
-        let shared = Arc::new(Shared { env, identity, patience, mounts, counters, open, stopping });
+        let shared =
+            Arc::new(Shared { env, identity, patience, mounted, counters, open, stopping });
         drop(spawn.spawn("ledger listener", Box::pin(accept(shared, listener))));
         Self { local, stop }
     }
@@ -390,7 +391,7 @@ impl Session<'_> {
             self.outbox.push(Message::Detached { channel, why }, None);
             self.outbox.flush();
         };
-        let Some(service) = self.shared.mounts.get(replica) else {
+        let Some(service) = self.shared.mounted.get(replica) else {
             count(&self.shared.counters.not_mounted);
             tracing::debug!(%replica, "a storage is asked for that is not mounted here");
             return refuse(DetachReason::NotMounted);

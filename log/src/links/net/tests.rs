@@ -49,7 +49,7 @@ struct World {
     env: Env,
     network: MemoryNetwork,
     storage: Arc<MemoryStorage>,
-    mounts: Mounts,
+    mounted: Mounted,
     listener: Option<ReplicaListener>,
     at: Endpoint,
     links: NetLinks,
@@ -64,7 +64,7 @@ impl World {
         let network = MemoryNetwork::default();
         let env =
             Env { network: Arc::new(network.clone()), ..executor.env(&MemoryDisk::default()) };
-        let mounts = Mounts::default();
+        let mounted = Mounted::default();
         let (server, owner) = (Arc::<LinkCounters>::default(), Arc::<LinkCounters>::default());
         let patience = Patience::production();
         let any = Endpoint::from("server:0");
@@ -74,7 +74,7 @@ impl World {
             env.clone(),
             listener,
             SERVER,
-            mounts.clone(),
+            mounted.clone(),
             patience,
             server.clone(),
         );
@@ -86,7 +86,7 @@ impl World {
             env,
             network,
             storage,
-            mounts,
+            mounted,
             listener,
             at,
             links,
@@ -94,7 +94,7 @@ impl World {
             server,
             owner,
         };
-        world.mounts.add(world.serve(world.storage.clone()));
+        world.mounted.add(world.serve(world.storage.clone()));
         world
     }
 
@@ -338,13 +338,13 @@ fn a_node_that_starts_anew_is_found_again() {
     assert!(matches!(&seen[..], [LinkEvent::Lost { .. }]), "told once: {seen:?}");
     assert!(value(&world.owner.connect_failed) > 3);
     world.storage = world.storage.restart();
-    world.mounts.add(world.serve(world.storage.clone()));
+    world.mounted.add(world.serve(world.storage.clone()));
     let listener = world.executor.run(world.network.listen(&world.at)).unwrap();
     world.listener = Some(ReplicaListener::start(
         world.env.clone(),
         listener,
         SERVER,
-        world.mounts.clone(),
+        world.mounted.clone(),
         Patience::production(),
         world.server.clone(),
     ));
@@ -373,7 +373,7 @@ fn only_the_named_storage_answers() {
     // It is mounted in the end.
     let late = MemoryStorage::auto();
     let (clock, spawn) = (world.env.clock.clone(), world.env.spawn.clone());
-    world.mounts.add(ReplicaService::start(clock, spawn, late, other));
+    world.mounted.add(ReplicaService::start(clock, spawn, late, other));
     world.wait(Duration::from_secs(1));
     assert_eq!(world.settle(), [CONNECTED]);
 }

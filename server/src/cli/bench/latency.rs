@@ -5,7 +5,8 @@
 
 use super::child::Server;
 use super::load::{Blocks, Count, Lane, Meter, full_speed, keys};
-use super::raw::{Raw, quantile};
+use super::raw::Raw;
+use super::times::Times;
 use super::{Common, Folder, client, device};
 use crate::cli::{out, write};
 use clap::Args;
@@ -33,17 +34,6 @@ pub(crate) struct Options {
     rate: Option<f64>,
     #[command(flatten)]
     common: Common,
-}
-
-/// Times in microseconds.
-#[derive(Debug, Serialize)]
-struct Times {
-    events_per_second: f64,
-    p50_us: f64,
-    p99_us: f64,
-    p999_us: f64,
-    max_us: f64,
-    device_flushes_per_second: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -134,16 +124,7 @@ impl Bench<'_> {
     }
 
     fn times(&self, count: &Count, took: Duration, flushes: Option<u64>) -> Times {
-        let seconds = took.as_secs_f64();
-        let flushes = device::flushes(&self.folder.path).zip(flushes);
-        Times {
-            events_per_second: count.events as f64 / seconds,
-            p50_us: quantile(&count.times, 0.5),
-            p99_us: quantile(&count.times, 0.99),
-            p999_us: quantile(&count.times, 0.999),
-            max_us: quantile(&count.times, 1.0),
-            device_flushes_per_second: flushes.map(|(now, then)| (now - then) as f64 / seconds),
-        }
+        Times::new(count, took, &self.folder.path, flushes)
     }
 
     async fn one_in_flight(
@@ -234,19 +215,5 @@ impl Report {
             out::line(format!("{what:>18}: {us:>8.0} µs, bar {limit_us:>8.0} µs, {fraction:.2}"))?;
         }
         Ok(())
-    }
-}
-
-impl std::fmt::Display for Times {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "{:.0} events/s, p50 {:.0} µs, p99 {:.0} µs, p99.9 {:.0} µs, max {:.0} µs",
-            self.events_per_second, self.p50_us, self.p99_us, self.p999_us, self.max_us
-        )?;
-        match self.device_flushes_per_second {
-            Some(flushes) => write!(f, ", {flushes:.0} device flushes/s"),
-            None => Ok(()),
-        }
     }
 }

@@ -9,6 +9,7 @@ mod drive;
 use super::append::Shape;
 use super::load::{Blocks, Count, Meter};
 use super::raw::{Raw, quantile};
+use super::times::Times;
 use super::{Common, Folder, device, spread};
 use crate::cli::out;
 use anyhow::bail;
@@ -64,17 +65,6 @@ struct Case {
     /// What reaches the disk in all, by what one writer of large blocks gets onto it.
     ratio_to_raw: f64,
     fraction_of_bar: Option<f64>,
-}
-
-/// Times in microseconds.
-#[derive(Debug, Serialize)]
-struct Times {
-    events_per_second: f64,
-    p50_us: f64,
-    p99_us: f64,
-    p999_us: f64,
-    max_us: f64,
-    device_flushes_per_second: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -348,16 +338,7 @@ impl Bench<'_> {
     }
 
     fn times(&self, count: &Count, took: Duration, flushes: Option<u64>) -> Times {
-        let seconds = took.as_secs_f64();
-        let flushes = device::flushes(&self.folder.path).zip(flushes);
-        Times {
-            events_per_second: count.events as f64 / seconds,
-            p50_us: quantile(&count.times, 0.5),
-            p99_us: quantile(&count.times, 0.99),
-            p999_us: quantile(&count.times, 0.999),
-            max_us: quantile(&count.times, 1.0),
-            device_flushes_per_second: flushes.map(|(now, then)| (now - then) as f64 / seconds),
-        }
+        Times::new(count, took, &self.folder.path, flushes)
     }
 }
 
@@ -379,19 +360,5 @@ impl Latency {
             ))?;
         }
         Ok(())
-    }
-}
-
-impl std::fmt::Display for Times {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "{:.0} events/s, p50 {:.0} µs, p99 {:.0} µs, p99.9 {:.0} µs, max {:.0} µs",
-            self.events_per_second, self.p50_us, self.p99_us, self.p999_us, self.max_us
-        )?;
-        match self.device_flushes_per_second {
-            Some(flushes) => write!(f, ", {flushes:.0} device flushes/s"),
-            None => Ok(()),
-        }
     }
 }

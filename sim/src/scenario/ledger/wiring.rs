@@ -13,7 +13,7 @@ use thalweg_actor::network::Endpoint;
 use thalweg_log::engine::Engine;
 use thalweg_log::ledger::Logs;
 use thalweg_log::links::Links;
-use thalweg_log::links::net::{Mounts, NetLinks, NodeIdentity, Patience, ReplicaListener};
+use thalweg_log::links::net::{Mounted, NetLinks, NodeIdentity, Patience, ReplicaListener};
 use thalweg_log::local::Owner;
 use thalweg_log::placement::{Candidate, Members, Policy};
 use thalweg_log::register::Register;
@@ -133,14 +133,14 @@ pub(super) async fn serve(
         let epoch = cast.register.get(container).map_or(Epoch(0), |log| log.epoch);
         service.limbo(container, epoch);
     }
-    let mounts = Mounts::default();
-    mounts.add(service.clone());
+    let mounted = Mounted::default();
+    mounted.add(service.clone());
     let at = endpoint(replica.node);
     let listener = env.network.listen(&at).await.expect("the port is free");
     let identity = identity(env, replica.node);
     let (counters, patience) = (Arc::default(), cast.patience);
     let listener =
-        ReplicaListener::start(env.clone(), listener, identity, mounts, patience, counters);
+        ReplicaListener::start(env.clone(), listener, identity, mounted, patience, counters);
     let members = Arc::clone(&cast.directory) as Arc<dyn Members>;
     let links = NetLinks::new(env.clone(), identity, members.clone(), patience, Arc::default());
     let repairer = Repairer::start(repair::Parts {
