@@ -5,7 +5,7 @@
 //! 1. The number of mounts of a storage never goes back; one that claims fewer is refused, and one that was counted
 //!    twice was rolled back and is lost.
 //! 2. A lost storage stays lost.
-//! 3. A node has one storage that is not lost: a new one supersedes those before.
+//! 3. A node has one storage that is not lost: a new one supersedes those before, and none that came after it asked.
 //!
 //! Deliberately not here: what becomes of the ledgers of a lost storage (`repair`).
 
@@ -29,6 +29,18 @@ pub struct Mount {
     pub now: u64,
     /// Random for each attempt: the same one again is the same mount, whose answer was lost.
     pub attempt: u64,
+    /// How often any storage of the node had been mounted when its start asked ([`Standing::of_node`]).
+    pub of_node: u64,
+}
+
+/// What is noted of a storage and of its node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Standing {
+    /// How often the storage had been mounted when it was last noted; 0 if nobody knows it. Its superblock is ahead of
+    /// this at any time: one that is behind was rolled back.
+    pub mounts: u64,
+    /// How often any storage has been mounted at the node.
+    pub of_node: u64,
 }
 
 /// What a mount led to. Final.
@@ -41,13 +53,19 @@ pub enum MountReply {
         /// Why.
         reason: String,
     },
+    /// Some storage has been mounted at the node since the start asked how things stand: nothing was noted. A request of
+    /// a process that is gone ends here; one that lives asks again.
+    Overtaken,
 }
 
 /// Where mounts are noted: beside the registers.
 pub trait Mounts: Send + Sync {
-    /// How often `storage` had been mounted when it was last noted; 0 if nobody knows it. Its superblock is ahead of
-    /// this at any time: one that is behind was rolled back.
-    fn mounts_of(&self, storage: StorageUuid) -> BoxFuture<'_, Result<u64, RegisterUnavailable>>;
+    /// What is noted of `storage` and of `node`, which mounts it.
+    fn standing(
+        &self,
+        node: NodeId,
+        storage: StorageUuid,
+    ) -> BoxFuture<'_, Result<Standing, RegisterUnavailable>>;
 
     /// Notes `mount` and answers when that is durable. An error, or dropping the future, leaves the outcome unknown:
     /// send the same again.
@@ -71,6 +89,8 @@ struct Noted {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct MountTable {
     storages: BTreeMap<StorageUuid, Noted>,
+    /// How often any storage of each node has been mounted.
+    nodes: BTreeMap<NodeId, u64>,
 }
 
 impl Noted {
@@ -80,20 +100,34 @@ impl Noted {
 }
 
 impl MountTable {
-    /// See [`Mounts::mounts_of`].
-    pub fn mounts_of(&self, storage: StorageUuid) -> u64 {
+    /// See [`Mounts::standing`].
+    pub fn standing(&self, node: NodeId, storage: StorageUuid) -> Standing {
         let noted = self.storages.get(&storage).filter(|_| !planted!("PB-D13"));
-        noted.map_or(0, |noted| noted.mount_seq)
+        let of_node = self.nodes.get(&node).copied().unwrap_or(0);
+        Standing { mounts: noted.map_or(0, |noted| noted.mount_seq), of_node }
     }
 
     /// Applies one mount. Deterministic and total.
     pub fn apply(&mut self, mount: &Mount) -> MountReply {
-        let Mount { node, storage, before, now, attempt } = *mount;
+        let before =
+            self.storages.get(&mount.storage).map(|noted| (noted.mount_seq, noted.attempt));
+        let reply = self.note(mount);
+        let noted = self.storages.get(&mount.storage).map(|noted| (noted.mount_seq, noted.attempt));
+        *self.nodes.entry(mount.node).or_default() += u64::from(noted != before);
+        reply
+    }
+
+    fn note(&mut self, mount: &Mount) -> MountReply {
+        let Mount { node, storage, before, now, attempt, of_node } = *mount;
         let Some(noted) = self.storages.get_mut(&storage) else {
             if before > 0 {
                 probe!("mounts: storage that nobody knows");
                 let reason = format!("nobody knows a storage {:032x}", storage.0);
                 return MountReply::Lost { reason };
+            }
+            if of_node != self.standing(node, storage).of_node && !planted!("PB-D14") {
+                probe!("mounts: new storage overtaken");
+                return MountReply::Overtaken;
             }
             for (other, noted) in self.storages.iter_mut().filter(|(_, noted)| noted.node == node) {
                 probe!("mounts: storage superseded");
@@ -185,9 +219,13 @@ impl MemoryMounts {
 }
 
 impl Mounts for MemoryMounts {
-    fn mounts_of(&self, storage: StorageUuid) -> BoxFuture<'_, Result<u64, RegisterUnavailable>> {
+    fn standing(
+        &self,
+        node: NodeId,
+        storage: StorageUuid,
+    ) -> BoxFuture<'_, Result<Standing, RegisterUnavailable>> {
         let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        Box::pin(std::future::ready(Ok(table.mounts_of(storage))))
+        Box::pin(std::future::ready(Ok(table.standing(node, storage))))
     }
 
     fn mount(&self, mount: Mount) -> BoxFuture<'_, Result<MountReply, RegisterUnavailable>> {
@@ -210,7 +248,8 @@ mod tests {
     const NODE: NodeId = NodeId(1);
 
     fn mount(storage: u128, before: u64, attempt: u64) -> Mount {
-        Mount { node: NODE, storage: StorageUuid(storage), before, now: before + 1, attempt }
+        let now = before + 1;
+        Mount { node: NODE, storage: StorageUuid(storage), before, now, attempt, of_node: before }
     }
 
     fn lost(reply: &MountReply) -> bool {
@@ -269,9 +308,24 @@ mod tests {
     fn a_new_storage_supersedes_the_one_before() {
         let mut table = MountTable::default();
         assert_eq!(table.apply(&mount(7, 0, 1)), MountReply::Accepted);
-        assert_eq!(table.apply(&mount(8, 0, 2)), MountReply::Accepted);
+        let new = Mount { of_node: 1, ..mount(8, 0, 2) };
+        assert_eq!(table.apply(&new), MountReply::Accepted);
+        assert_eq!(table.apply(&new), MountReply::Accepted, "its reply was lost");
+        assert_eq!(table.standing(NODE, new.storage), Standing { mounts: 1, of_node: 2 });
         assert!(lost(&table.apply(&mount(7, 1, 3))));
         assert!(lost(&table.apply(&mount(9, 5, 4))), "nobody knows it");
+        table.check();
+    }
+
+    #[test]
+    fn a_new_storage_whose_mount_is_noted_late_supersedes_nobody() {
+        let mut table = MountTable::default();
+        let late = mount(7, 0, 1);
+        // The disk was wiped before that was noted, and another storage made on it.
+        assert_eq!(table.apply(&mount(8, 0, 2)), MountReply::Accepted);
+        assert_eq!(table.apply(&late), MountReply::Overtaken);
+        assert_eq!(table.lost().count(), 0);
+        assert_eq!(table.apply(&mount(8, 1, 3)), MountReply::Accepted);
         table.check();
     }
 }

@@ -168,7 +168,7 @@ impl Part {
             copies_known: false,
             committed_end: state.lac.map_or(EntryId(0), EntryId::next),
             fenced_by: state.fenced_by,
-            certain: state.certain,
+            certain: state.certain || planted!("PB-L8"),
             writer: Peer::default(),
         }
     }
@@ -349,6 +349,9 @@ impl Replica {
                     if !planted!("PB-L24") {
                         part.writer = peer;
                     }
+                    if planted!("PB-L13") {
+                        part.committed_end = EntryId(0);
+                    }
                     part.facts()
                 });
                 let reply = Reply::Greeting { ledger, run, fenced_by };
@@ -368,7 +371,6 @@ impl Replica {
         let doubtful = self.in_limbo(epoch);
         match self.parts.get_mut(&epoch) {
             Some(part) if part.incarnation.is_some_and(|known| known != incarnation) => {
-                probe!("replica: second writer of one epoch");
                 let reply = Reply::Fenced { ledger, by: epoch };
                 return effects.push(Effect::Reply { peer, reply });
             }
@@ -392,9 +394,6 @@ impl Replica {
                 let run = Run { base, staged_end: base, durable_end: base, opened: false };
                 part.runs.push(run);
                 part.committed_end = part.committed_end.max(committed_end);
-                if planted!("PB-L13") {
-                    part.committed_end = committed_end;
-                }
             }
             None => {
                 let part =
@@ -711,9 +710,14 @@ impl Replica {
             }
             Pending::Fenced { peer, epoch, by } => {
                 let ledger = self.ledger(epoch);
-                if let Some(part) = self.parts.get(&epoch) {
+                if let Some(part) = self.parts.get_mut(&epoch) {
                     let reply = Reply::FenceDone { ledger, by, run: part.facts() };
                     effects.push(Effect::Reply { peer, reply });
+                    if planted!("PB-L7") && part.incarnation.is_some() {
+                        part.fenced_by = None; // On disk, and no more in memory.
+                        let fences = self.parts.values().filter_map(|part| part.fenced_by);
+                        self.floor = fences.max().unwrap_or_default();
+                    }
                 }
             }
             Pending::Repaired { peer, epoch, entry } => {

@@ -28,8 +28,7 @@ use thalweg_types::id::{Address, ContainerId, EntryId, Epoch, LedgerId, ReplicaI
 use tokio::sync::{Notify, watch};
 
 /// Bytes of entries that may be staged and not yet durable before those who bring more are asked to wait.
-/// Little in this crate's own tests, so that they need not fill the memory.
-const BACKLOG_BYTES_MAX: usize = if cfg!(test) { 4 } else { 256 } * 1024 * 1024;
+pub const BACKLOG_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// Where the answers to an asker go. All but [`Answers::room`] are called under the replica's lock: they MUST neither
 /// wait nor call back.
@@ -57,6 +56,7 @@ struct Parts {
     spawn: Arc<dyn Spawn>,
     /// Bytes of entries that are staged and not yet durable.
     backlog: AtomicUsize,
+    backlog_max: usize,
     caught_up: Notify,
 }
 
@@ -76,6 +76,17 @@ impl ReplicaService {
         storage: Arc<dyn Storage>,
         identity: ReplicaId,
     ) -> Arc<Self> {
+        Self::start_bounded(clock, spawn, storage, identity, BACKLOG_BYTES_MAX)
+    }
+
+    /// The same, but those who bring entries are asked to wait while more than `backlog_max` bytes are not durable.
+    pub fn start_bounded(
+        clock: Arc<dyn Clock>,
+        spawn: Arc<dyn Spawn>,
+        storage: Arc<dyn Storage>,
+        identity: ReplicaId,
+        backlog_max: usize,
+    ) -> Arc<Self> {
         let progress = storage.progress();
         let parts = Arc::new(Parts {
             identity,
@@ -83,6 +94,7 @@ impl ReplicaService {
             clock,
             spawn,
             backlog: AtomicUsize::new(0),
+            backlog_max,
             caught_up: Notify::new(),
         });
         let containers = Mutex::default();
@@ -117,7 +129,7 @@ impl ReplicaService {
     /// True while the disk has more to write than it should: whoever brings entries SHOULD wait. A full disk writes
     /// nothing, but takes nothing either.
     pub fn is_behind(&self) -> bool {
-        if self.parts.backlog.load(Ordering::Relaxed) <= BACKLOG_BYTES_MAX {
+        if self.parts.backlog.load(Ordering::Relaxed) <= self.parts.backlog_max {
             return false;
         }
         let progress = self.parts.storage.progress();

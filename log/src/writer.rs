@@ -550,7 +550,7 @@ impl Writer {
                 self.resend(from, base, run.end, effects);
             }
             Some(run) if run.base == member.base && run.certain => {
-                probe!("writer: a replica lost what it had acked");
+                // A disk that was told to keep it has not.
                 self.distrust(from, Distrust::LostData, effects);
             }
             // A full disk has refused the open as well.

@@ -10,6 +10,7 @@ mod damage;
 mod doctor;
 mod node;
 mod pending;
+mod probes;
 mod process;
 mod python;
 mod readme;
@@ -32,6 +33,7 @@ cargo xtask COMMAND
   coverage [--missed FILE]    line coverage of log/src; the lines of one file that nothing reaches
   damage [--full]             one replica of three damaged in every place, and repaired
   exhaust [--full]            small worlds of the ledger machines, searched exhaustively
+  probes [--seeds N]          rare branches of log/src, all of them reached by a swarm of the simulator
   doctor                      what is missing on this machine
 
 DIR defaults to ../shared where that exists; a missing folder is a SKIP with its reason.
@@ -61,6 +63,7 @@ fn dispatch(args: &[String]) -> Result<()> {
         "coverage" => coverage::command(rest),
         "damage" => damage::command(rest),
         "exhaust" => exhaust(rest),
+        "probes" => probes::command(rest),
         "doctor" => doctor::doctor(),
         "help" | "--help" | "-h" => {
             println!("{HELP}");

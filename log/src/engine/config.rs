@@ -73,7 +73,7 @@ impl Config {
             allocate_step: pick(&[16, 64, 1024]) * 1024,
             allocate_pause: Duration::from_micros(pick(&[0, 100, 2000])),
             full_retry: Duration::from_millis(pick(&[20, 200])),
-            dead_max: 0,
+            dead_max: pick(&[0, 64, 1024]) * 1024,
             ..Self::production()
         }
     }

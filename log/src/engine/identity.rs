@@ -14,7 +14,7 @@ use super::open::open_file;
 use super::scan::{FileFlaw, Scanned};
 use super::superblock;
 use crate::frame::Frame;
-use crate::mounts::{Mount, MountReply, Mounts};
+use crate::mounts::{Mount, MountReply, Mounts, Standing};
 use crate::register::RegisterUnavailable;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -55,19 +55,20 @@ async fn insist<'a, T>(
     }
 }
 
-/// Says why the storage is lost, if it was rolled back. Asked before the superblock is touched: a start that has
-/// counted this mount and then died leaves an image that no longer looks old.
-pub(super) async fn rolled_back(
+/// What is noted of the storage and its node; an error says why the storage is lost, if it was rolled back. Asked before
+/// the superblock is touched: a start that has counted this mount and then died leaves an image that no longer looks old.
+pub(super) async fn standing(
     env: &Env,
     mounts: &dyn Mounts,
     before: &Superblock,
-) -> Option<String> {
-    let noted = insist(env, || mounts.mounts_of(before.storage)).await;
-    let says = before.mount_seq;
-    (noted > says).then(|| {
+) -> Result<Standing, String> {
+    let noted = insist(env, || mounts.standing(before.node, before.storage)).await;
+    let (known, says) = (noted.mounts, before.mount_seq);
+    if known > says {
         probe!("engine: an older image of a storage");
-        format!("it had been mounted {noted} times and says {says}")
-    })
+        return Err(format!("it had been mounted {known} times and says {says}"));
+    }
+    Ok(noted)
 }
 
 /// Notes the mount. Says why the storage is lost, if it is.
@@ -75,17 +76,26 @@ pub(super) async fn register(
     env: &Env,
     mounts: &dyn Mounts,
     before: &Superblock,
+    noted: Standing,
 ) -> Option<String> {
-    let mount = Mount {
+    let mut mount = Mount {
         node: before.node,
         storage: before.storage,
         before: before.mount_seq,
         now: before.mount_seq + 1,
         attempt: (env.entropy.draw() >> 64) as u64,
+        of_node: noted.of_node,
     };
-    match insist(env, || mounts.mount(mount)).await {
-        MountReply::Accepted => None,
-        MountReply::Lost { reason } => Some(reason),
+    loop {
+        match insist(env, || mounts.mount(mount)).await {
+            MountReply::Accepted => return None,
+            MountReply::Lost { reason } => return Some(reason),
+            // By a request that came late, or by a process that should not be there beside this one.
+            MountReply::Overtaken => {
+                let now = insist(env, || mounts.standing(before.node, before.storage)).await;
+                mount.of_node = now.of_node;
+            }
+        }
     }
 }
 

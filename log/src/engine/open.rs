@@ -16,7 +16,7 @@ use super::scan::{Doubt, Scanned, place, scan, scan_doubtful};
 use super::superblock::Copies;
 use super::writer::Writer;
 use crate::frame::Frame;
-use crate::mounts::Mounts;
+use crate::mounts::{Mounts, Standing};
 use crate::storage::{Recovered, StorageProgress};
 use std::io;
 use std::sync::atomic::Ordering;
@@ -89,10 +89,12 @@ async fn attempt(
     };
     is_ours(&folder, superblock.content(), config)?;
     let before = *superblock.content();
-    if let Some(mounts) = mounts
-        && let Some(reason) = identity::rolled_back(env, mounts, &before).await
-    {
-        return Ok(Attempt::Lost { reason });
+    let mut noted = Standing::default();
+    if let Some(mounts) = mounts {
+        match identity::standing(env, mounts, &before).await {
+            Ok(standing) => noted = standing,
+            Err(reason) => return Ok(Attempt::Lost { reason }),
+        }
     }
     let (logs, scanned) = if mounts.is_some() {
         let (logs, flaws) = identity::open_usable(env, &folder, &names, &before).await?;
@@ -124,7 +126,7 @@ async fn attempt(
     superblock.sync_names().await.map_err(fail("sync it"))?;
     let mut vouched = Vouched::default();
     if let Some(mounts) = mounts {
-        if let Some(reason) = identity::register(env, mounts, &before).await {
+        if let Some(reason) = identity::register(env, mounts, &before, noted).await {
             return Ok(Attempt::Lost { reason });
         }
         if superblock.content().in_limbo() {

@@ -241,7 +241,7 @@ impl Core {
         let at = spot.offset + frame.payload_at;
         let read = log.file.read_at(at, frame.payload_len).await;
         let payload = read.map_err(|error| format!("it cannot be read: {error}"))?;
-        if payload_is_sound(&frame, &payload) || planted!("PB-B17") {
+        if payload_is_sound(&frame, &payload) || planted!("PB-B17") || planted!("PB-D11") {
             Ok(payload)
         } else {
             Err(format!("the payload's checksum is wrong (offset {at} of the file)"))

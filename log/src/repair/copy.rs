@@ -239,7 +239,6 @@ impl Copy {
         };
         let digest = digest(&frame);
         if had.any(|other| self::digest(other) != digest) && !hasty {
-            probe!("repair: holders differ");
             tracing::error!(ledger = %self.task.ledger, %entry, "replicas hold different content");
             self.steps.remove(&entry);
             self.outcome.conflicts += 1;

@@ -295,7 +295,7 @@ impl State {
         let went_back = mount_seq < way.mount_seq;
         way.mount_seq = way.mount_seq.max(mount_seq);
         if went_back && !planted!("PB-L26") {
-            probe!("owner: a storage was rolled back");
+            // Its own start should have found that.
             let why = Distrust::RolledBack;
             self.step(running, now, writer::Input::Distrust { replica: from, why });
         }

@@ -8,7 +8,9 @@ use super::rng::{Rng, Salt};
 use super::trace::trace;
 use bytes::{Bytes, BytesMut};
 use image::{Image, Losses, Silent};
+use std::future;
 use std::io::{self, ErrorKind};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use thalweg_actor::BoxFuture;
@@ -62,8 +64,38 @@ pub(crate) struct DiskCounts {
     pub(crate) dropped: u64,
 }
 
+/// Operations that a trap counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    /// Whatever changes something, or makes changes durable.
+    Any,
+    /// Those on names alone.
+    Names,
+    /// The renaming that makes a file one of the log.
+    Use,
+    /// The first write behind a file's header, once it is under way.
+    First,
+}
+
+/// Names of the log's files begin like this.
+const IN_USE: &str = "seg-";
+/// Where the first write behind a file's header goes.
+const FIRST: u64 = 4096;
+
+/// The operation at which a process is to die.
+#[derive(Clone, Copy, Debug)]
+struct Trap {
+    operation: Operation,
+    /// Such operations before it.
+    left: u64,
+    /// Other operations go on meanwhile.
+    alone: bool,
+    has_sprung: bool,
+}
+
 struct State {
     image: Image,
+    trap: Option<Trap>,
     capacity: u64,
     faults: DiskFaults,
     counts: DiskCounts,
@@ -122,6 +154,7 @@ impl SimDisk {
     pub(crate) fn new(host: &str, capacity: u64, salt: Salt) -> Self {
         let state = State {
             image: Image::default(),
+            trap: None,
             capacity,
             faults: DiskFaults::default(),
             counts: DiskCounts::default(),
@@ -152,6 +185,25 @@ impl SimDisk {
         self.lock().capacity = capacity;
     }
 
+    /// Stops the disk, for good, before the operation that follows `left` others of its kind, or if `alone` that
+    /// operation only. Whoever uses it waits until its process ends; that, or the loss of power, takes the trap away.
+    pub(crate) fn trap(&self, operation: Operation, left: u64, alone: bool) {
+        let mut state = self.lock();
+        let sprung = state.trap.filter(|trap| trap.has_sprung);
+        state.trap = sprung.or(Some(Trap { operation, left, alone, has_sprung: false }));
+    }
+
+    /// Takes a trap away that has not sprung.
+    pub(crate) fn untrap(&self) {
+        let mut state = self.lock();
+        state.trap = state.trap.filter(|trap| trap.has_sprung);
+    }
+
+    /// True once the trap has sprung.
+    pub(crate) fn has_sprung(&self) -> bool {
+        self.lock().trap.is_some_and(|trap| trap.has_sprung)
+    }
+
     /// Bytes in use.
     pub(crate) fn used(&self) -> u64 {
         self.lock().image.used()
@@ -167,6 +219,7 @@ impl SimDisk {
         let mut state = self.lock();
         let state = &mut *state;
         state.mount += 1;
+        state.trap = None;
         let losses = state.image.process_ended(executor::now(), &mut state.rng);
         Self::count(&self.host, &mut state.counts, "process ended", losses);
     }
@@ -176,6 +229,7 @@ impl SimDisk {
         let mut state = self.lock();
         let state = &mut *state;
         state.mount += 1;
+        state.trap = None;
         let losses = state.image.power_lost(executor::now(), &mut state.rng);
         state.counts.power_losses += 1;
         Self::count(&self.host, &mut state.counts, "power lost", losses);
@@ -238,6 +292,17 @@ impl SimDisk {
         trace!("{} disk: {done} bytes of late writes rot", self.host);
         done
     }
+
+    /// Flips a bit in each write that was synced within `range`, at its beginning or, without `heads`, anywhere.
+    /// Returns in how many.
+    pub(crate) fn rot_synced(&self, range: Range<u64>, heads: bool) -> usize {
+        let mut state = self.lock();
+        let state = &mut *state;
+        let done = state.image.rot_synced(range, heads, executor::now(), &mut state.rng);
+        state.counts.rotten += done as u64;
+        trace!("{} disk: {done} writes rot", self.host);
+        done
+    }
 }
 
 struct Mounted {
@@ -252,7 +317,27 @@ impl Mounted {
         if state.mount == self.mount { Ok(state) } else { Err(io::Error::other("unmounted")) }
     }
 
+    /// Goes on unless this is where the process is to die.
+    async fn step(&self, operation: Operation) -> io::Result<()> {
+        let dies = {
+            let mut state = self.state()?;
+            let trap = state.trap.as_mut();
+            trap.is_some_and(|trap| {
+                if trap.has_sprung {
+                    return !trap.alone;
+                }
+                let all = trap.operation == Operation::Any && operation != Operation::First;
+                let counts = all || trap.operation == operation;
+                trap.has_sprung = counts && trap.left == 0;
+                trap.left = trap.left.saturating_sub(u64::from(counts));
+                trap.has_sprung
+            })
+        };
+        if dies { future::pending().await } else { Ok(()) }
+    }
+
     async fn names_change(&self) -> io::Result<()> {
+        self.step(Operation::Names).await?;
         let latency = self.state()?.latency(5, 50);
         executor::sleep(latency).await;
         Ok(())
@@ -284,6 +369,9 @@ impl Disk for Mounted {
 
     fn rename<'a>(&'a self, from: &'a str, to: &'a str) -> BoxFuture<'a, io::Result<()>> {
         Box::pin(async move {
+            if to.starts_with(IN_USE) {
+                self.step(Operation::Use).await?;
+            }
             self.names_change().await?;
             trace!("{} disk: rename {from} {to}", self.disk.host);
             let done = self.state()?.image.rename(from, to);
@@ -302,13 +390,15 @@ impl Disk for Mounted {
 
     fn list(&self) -> BoxFuture<'_, io::Result<Vec<String>>> {
         Box::pin(async move {
-            self.names_change().await?;
+            let latency = self.state()?.latency(5, 50);
+            executor::sleep(latency).await;
             Ok(self.state()?.image.names())
         })
     }
 
     fn sync_dir(&self) -> BoxFuture<'_, io::Result<()>> {
         Box::pin(async move {
+            self.step(Operation::Names).await?;
             let (count, latency) = {
                 let mut state = self.state()?;
                 (state.image.unsynced_names(), state.latency(50, 500))
@@ -387,13 +477,18 @@ impl SimFile {
     }
 
     async fn write(&self, offset: u64, chunks: Vec<Bytes>) -> io::Result<()> {
+        self.disk.step(Operation::Any).await?;
         let (latency, fault) = self.start_write(offset, join(chunks))?;
+        if offset == FIRST {
+            self.disk.step(Operation::First).await?;
+        }
         executor::sleep(latency).await;
         drop(self.disk.state()?);
         fault.map_or(Ok(()), |fault| Err(fault.into()))
     }
 
     async fn sync_now(&self) -> io::Result<()> {
+        self.disk.step(Operation::Any).await?;
         let (mark, latency) = {
             let mut state = self.disk.state()?;
             (state.image.sync_mark(self.inode, executor::now()), state.latency(80, 700))
@@ -429,6 +524,7 @@ impl SimFile {
     }
 
     async fn change_len(&self, len: u64, cut: bool) -> io::Result<()> {
+        self.disk.step(Operation::Any).await?;
         let latency = {
             let mut state = self.disk.state()?;
             let size = state.image.len(self.inode, executor::now());

@@ -4,7 +4,7 @@
 use super::damage::{BLOCK, COUNT, LEN, ONE, TWO};
 use super::damage::{append, contents, idle, large, log_files, small, store, with};
 use super::*;
-use crate::mounts::{MemoryMounts, Mount, MountReply, Mounts};
+use crate::mounts::{MemoryMounts, Mount, MountReply, Mounts, Standing};
 use crate::register::{
     Change, MemoryRegister, Register as _, RegisterCommand, RegisterUnavailable,
 };
@@ -34,7 +34,7 @@ fn noted(executor: &Executor, storage: StorageUuid, mounts: u64) -> MemoryMounts
         }
         let table = MemoryMounts::new(register);
         let node = NodeId(0);
-        let mount = Mount { node, storage, before: 0, now: mounts, attempt: 1 };
+        let mount = Mount { node, storage, before: 0, now: mounts, attempt: 1, of_node: 0 };
         assert_eq!(table.mount(mount).await, Ok(MountReply::Accepted));
         table
     })
@@ -187,8 +187,12 @@ fn missing_cut_swapped_and_headless_files_are_doubt_about_everything() {
 struct Mute(MemoryMounts);
 
 impl Mounts for Mute {
-    fn mounts_of(&self, storage: StorageUuid) -> BoxFuture<'_, Result<u64, RegisterUnavailable>> {
-        self.0.mounts_of(storage)
+    fn standing(
+        &self,
+        node: NodeId,
+        storage: StorageUuid,
+    ) -> BoxFuture<'_, Result<Standing, RegisterUnavailable>> {
+        self.0.standing(node, storage)
     }
 
     fn mount(&self, _mount: Mount) -> BoxFuture<'_, Result<MountReply, RegisterUnavailable>> {

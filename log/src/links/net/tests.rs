@@ -100,7 +100,7 @@ impl World {
 
     fn serve(&self, storage: Arc<MemoryStorage>) -> Arc<ReplicaService> {
         let (clock, spawn) = (self.env.clock.clone(), self.env.spawn.clone());
-        ReplicaService::start(clock, spawn, storage, self.replica())
+        ReplicaService::start_bounded(clock, spawn, storage, self.replica(), 4 << 20)
     }
 
     fn replica(&self) -> ReplicaId {

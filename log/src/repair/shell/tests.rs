@@ -302,6 +302,7 @@ fn a_replacement_goes_on_where_it_was_cut_short_and_a_second_one_disturbs_nothin
         before: 0,
         now: 1,
         attempt: 1,
+        of_node: 0,
     };
     world.executor.run(crate::mounts::Mounts::mount(&world.overview.mounts, mount)).unwrap();
     world.overview.mounts.declare_lost(replica(3).storage);

@@ -6,7 +6,7 @@ use crate::ledger::{Entry, Logs as _, Opened};
 use crate::links::{DirectLinks, Lane, Link, LinkEvent, Links as _, Sink};
 use crate::local::Owner;
 use crate::message::{Reply, Request};
-use crate::mounts::{Mount, MountReply, MountTable, Mounts};
+use crate::mounts::{Mount, MountReply, MountTable, Mounts, Standing};
 use crate::placement::{Candidate, Members, Policy};
 use crate::quorum::Quorum;
 use crate::register::{
@@ -94,9 +94,13 @@ impl Register for Controller {
 }
 
 impl Mounts for Controller {
-    fn mounts_of(&self, storage: StorageUuid) -> BoxFuture<'_, Result<u64, RegisterUnavailable>> {
-        let mounts = self.lock().mounts.mounts_of(storage);
-        Box::pin(std::future::ready(Ok(mounts)))
+    fn standing(
+        &self,
+        node: NodeId,
+        storage: StorageUuid,
+    ) -> BoxFuture<'_, Result<Standing, RegisterUnavailable>> {
+        let standing = self.lock().mounts.standing(node, storage);
+        Box::pin(std::future::ready(Ok(standing)))
     }
 
     fn mount(&self, mount: Mount) -> BoxFuture<'_, Result<MountReply, RegisterUnavailable>> {

@@ -19,8 +19,10 @@ pub(super) struct Audit {
     pub(super) few: Vec<String>,
     /// Entries without any.
     pub(super) gone: Vec<String>,
-    /// Copies that read well and are wrong.
+    /// Copies that read well and are wrong, though nothing has happened to their disk.
     pub(super) wrong: Vec<String>,
+    /// Copies on damaged disks that read well and are wrong.
+    pub(super) unsound: Vec<String>,
 }
 
 /// What one storage says about an entry.
@@ -98,6 +100,9 @@ impl Audit {
                 let Some((node, process)) = node_of(world, *replica) else { continue };
                 match look(world, &process.engine, container, address).await {
                     Copy::Good => good += 1,
+                    Copy::Wrong if node.is_tainted => {
+                        self.unsound.push(format!("{at} is another on the damaged {}", node.id));
+                    }
                     Copy::Wrong => self.wrong.push(format!("{at} is another on {}", node.id)),
                     Copy::None if claims((node, process), container, address) => {
                         self.wrong.push(format!("{at} is not there, but {} says so", node.id));

@@ -3,7 +3,7 @@
 use super::audit::Audit;
 use super::history::id;
 use super::nemesis::{Nemesis, World};
-use super::site::Place;
+use super::site::{Node, Place};
 use super::stage::Phase;
 use super::{ACK, QUORUM, TAKEOVERS_MIN};
 use crate::world::executor;
@@ -12,7 +12,7 @@ use crate::world::trace::trace;
 use std::time::Duration;
 use thalweg_log::placement::Members as _;
 use thalweg_log::register::{Fragment, LedgerStage};
-use thalweg_types::id::ReplicaId;
+use thalweg_types::id::{LedgerId, ReplicaId};
 
 /// Longest time until everything gets on once nothing fails any more.
 const CONVERGE_MAX: Duration = Duration::from_secs(60);
@@ -74,7 +74,8 @@ pub(super) async fn converge(world: &mut World, nemesis: &mut Nemesis, rng: &mut
 async fn judge_late(world: &World, nemesis: &Nemesis, container: usize) {
     let stage = &world.cast.stage;
     if let Some(excuse) = excuse(world, nemesis, container).await {
-        trace!("container {container}: cannot get on: {excuse}");
+        let at = describe(world, container);
+        trace!("container {container}: cannot get on: {excuse}; {at}");
         stage.count("containers beyond help", 1);
         return;
     }
@@ -97,9 +98,17 @@ fn describe(world: &World, container: usize) -> String {
         let places: Vec<String> = fragment.ensemble.iter().map(place).collect();
         format!(" from {} on {}", fragment.first, places.join(","))
     };
+    let facts = |node: &Node, epoch| {
+        let process = node.process()?;
+        let run = process.facts(LedgerId { container: log.container, epoch })?;
+        let certain = if run.certain { "" } else { "?" };
+        Some(format!(", {} has {}..{}{certain}", node.id, run.base, run.end))
+    };
     let ledgers = log.ledgers.iter().rev().take(3).map(|ledger| {
         let fragments: String = ledger.fragments.iter().map(fragment).collect();
-        format!("; ledger {} {:?}{fragments}", ledger.epoch, ledger.stage)
+        let facts: String =
+            world.nodes.iter().filter_map(|node| facts(node, ledger.epoch)).collect();
+        format!("; ledger {} {:?}{fragments}{facts}", ledger.epoch, ledger.stage)
     });
     let ledgers: String = ledgers.collect();
     format!("epoch {} kept from {}{ledgers}", log.epoch, log.keep_from)
@@ -161,6 +170,9 @@ pub(super) async fn judge(world: &mut World, nemesis: &mut Nemesis, rng: &mut Rn
     stage.with(|history| {
         for what in audit.wrong.iter().chain(&audit.few) {
             history.violate("I15", what.clone());
+        }
+        for what in &audit.unsound {
+            history.violate("I3", what.clone());
         }
         history.out.add("entries audited", audit.entries);
         history.out.add("copies audited", audit.copies);

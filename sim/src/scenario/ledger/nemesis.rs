@@ -1,18 +1,19 @@
 //! The nemesis: what goes wrong, when, and for how long.
 
+mod ambush;
+
 use super::budget::Budget;
-use super::history::id;
 use super::register::RegisterFaults;
 use super::site::{CAPACITY, Cast, Node, Place, Seat, Start};
-use crate::world::disk::DiskFaults;
+use super::stranger;
+use crate::world::disk::{DiskFaults, Operation};
 use crate::world::executor;
+use crate::world::host::Host;
 use crate::world::network::{NetworkFaults, SimNetwork};
 use crate::world::rng::Rng;
 use crate::world::trace::trace;
 use std::time::Duration;
 use thalweg_log::engine::StartError;
-use thalweg_log::register::LedgerStage;
-use thalweg_types::id::ReplicaId;
 
 /// Longest time that a start may take, undisturbed.
 const START_MAX: Duration = Duration::from_secs(60);
@@ -46,9 +47,12 @@ enum Kind {
     Clock,
     Ambush,
     Forget,
+    Doubt,
+    Trap,
+    Stranger,
 }
 
-const ALL: [Kind; 24] = [
+const ALL: [Kind; 27] = [
     Kind::Kill,
     Kind::Power,
     Kind::Pause,
@@ -73,6 +77,9 @@ const ALL: [Kind; 24] = [
     Kind::Clock,
     Kind::Ambush,
     Kind::Forget,
+    Kind::Doubt,
+    Kind::Trap,
+    Kind::Stranger,
 ];
 
 /// No run has fewer kinds of faults.
@@ -84,6 +91,8 @@ pub(super) struct World {
     pub(super) nodes: Vec<Node>,
     /// Where owners sit.
     pub(super) seats: Vec<Seat>,
+    /// A machine that is none of the cluster's.
+    pub(super) stranger: Host,
     /// What processes are started with.
     pub(super) cast: Cast,
     /// Numbers processes.
@@ -173,6 +182,9 @@ impl Nemesis {
                 self.fault(world, kind).await;
             }
         }
+        if self.rng.percent(40) {
+            self.fault(world, Kind::Doubt).await;
+        }
         // What was drawn may have found nothing to strike: a run without any fault would show nothing.
         while !self.has_struck {
             let kind = self.rng.pick(&ALL);
@@ -204,6 +216,15 @@ impl Nemesis {
                 node.resume_at = None;
                 node.host.resume();
             }
+            if let Some(what) = node.gone_back() {
+                world.cast.stage.with(|history| history.violate("I4", what));
+            }
+            if node.host.disk.has_sprung() {
+                world.cast.stage.count("traps sprung", 1);
+                let power = self.rng.percent(75);
+                self.stop(world, at, power).await;
+                continue;
+            }
             if let Some(why) = node.failed() {
                 trace!("{} ends by itself: {why}", node.host.name);
                 world.cast.stage.count("nodes ended by a fault", 1);
@@ -233,7 +254,7 @@ impl Nemesis {
     }
 
     fn tend_seat(&mut self, world: &mut World, at: usize, now: u64) {
-        let World { nodes, seats, cast, processes } = world;
+        let World { nodes, seats, cast, processes, .. } = world;
         let seat = &mut seats[at];
         if seat.resume_at.is_some_and(|due| due <= now) {
             seat.resume_at = None;
@@ -294,9 +315,18 @@ impl Nemesis {
         }
         let before = self.before_start(world, at);
         let early = !self.is_over && self.kinds.contains(&Kind::Kill) && self.rng.percent(10);
+        let trapped = !self.is_over && self.kinds.contains(&Kind::Trap) && self.rng.percent(40);
+        if trapped {
+            let (operation, left) = match self.rng.percent(60) {
+                true => (Operation::First, 0),
+                false => (Operation::Any, self.rng.below(60)),
+            };
+            world.nodes[at].host.disk.trap(operation, left, false);
+        }
         let limit = match self.is_over {
             true => START_MAX,
             false if early => self.rng.millis(0, 30),
+            false if trapped => self.rng.millis(5, 60),
             false => START_HASTY,
         };
         let cast = world.cast.clone();
@@ -381,7 +411,13 @@ impl Nemesis {
             Kind::Wipe | Kind::Rot | Kind::Silent | Kind::RollBack => {
                 self.strike_data(world, at, kind).await
             }
-            Kind::Ambush | Kind::Forget => self.ambush(world, kind).await,
+            Kind::Ambush | Kind::Forget | Kind::Doubt => self.ambush(world, kind).await,
+            Kind::Trap => self.trap(world, at),
+            Kind::Stranger => {
+                world.stranger.kill().await;
+                stranger::call(&mut world.stranger, &world.cast, &mut self.rng);
+                true
+            }
             Kind::Clock => {
                 let by = self.rng.range(0, 20_000_000).cast_signed() - 10_000_000;
                 world.nodes[at].host.wall().jump(by);
@@ -412,6 +448,21 @@ impl Nemesis {
         } else {
             self.stop(world, at, kind == Kind::Power).await;
         }
+        true
+    }
+
+    /// Lets a node die at a certain operation of its disk.
+    fn trap(&mut self, world: &World, at: usize) -> bool {
+        let node = &world.nodes[at];
+        if node.process.is_none() {
+            return false;
+        }
+        let (operation, left, alone) = match self.rng.below(3) {
+            0 => (Operation::Names, self.rng.below(4), self.rng.percent(50)),
+            1 => (Operation::Any, self.rng.below(100), self.rng.percent(50)),
+            _ => (Operation::Use, 0, true),
+        };
+        node.host.disk.trap(operation, left, alone);
         true
     }
 
@@ -567,71 +618,6 @@ impl Nemesis {
         true
     }
 
-    /// What chance brings together too rarely: entries that two of three members have, one of which is struck while
-    /// the other is out of reach, and a takeover just then; or a fence that two of three have heard of, one of which
-    /// starts again, while the old owner goes on with it and with the third.
-    async fn ambush(&mut self, world: &mut World, kind: Kind) -> bool {
-        let cast = world.cast.clone();
-        let stage = &cast.stage;
-        let container = self.rng.index(stage.containers());
-        let Some(log) = cast.register.get(id(container)) else { return false };
-        let open = log.ledgers.last().filter(|ledger| ledger.stage == LedgerStage::Open);
-        let Some(ledger) = open else { return false };
-        let members = ledger.last_fragment().ensemble.iter();
-        let is_member = |node: &Node, member: &ReplicaId| {
-            node.process().is_some_and(|process| process.replica == *member)
-        };
-        let place = |member| world.nodes.iter().position(|node| is_member(node, member));
-        let mut members: Vec<usize> = members.filter_map(place).collect();
-        self.rng.shuffle(&mut members);
-        let [first, second, third] = members[..] else { return false };
-        let hosts = Self::hosts(world);
-        let name = |at: usize| world.nodes[at].host.name.clone();
-        let (second, third) = (name(second), name(third));
-        let old = stage.want(container).seat;
-        let new = self.rng.index(world.seats.len());
-        let (old_host, new_host) = (host_of(world, old), host_of(world, new));
-        let others: Vec<String> = hosts.iter().filter(|host| **host != second).cloned().collect();
-        let both = (true, true);
-        if kind == Kind::Ambush {
-            let until = self.lasting().min(in_ms(150));
-            self.cut_between(&[third], std::slice::from_ref(&old_host), both, until);
-            executor::sleep(self.rng.millis(3, 120)).await;
-            self.hurt_somehow(world, first).await;
-            let until = self.lasting();
-            self.cut_between(&[second], &others, both, until);
-            stage.hand_to(container, new);
-        } else {
-            let until = in_ms(self.rng.range(300, 2_000));
-            let far: Vec<String> = others.into_iter().filter(|host| *host != old_host).collect();
-            self.cut_between(&[second], &far, both, until);
-            self.cut_between(&[third], std::slice::from_ref(&old_host), both, until);
-            cast.register.cut(&old_host);
-            self.register_until = self.register_until.max(until);
-            stage.hand_to(container, new);
-            executor::sleep(self.rng.millis(20, 200)).await;
-            let power = self.rng.percent(50);
-            if new_host != name_of(world, first) {
-                self.stop(world, first, power).await;
-            }
-        }
-        world.nodes[first].restart_at = world.nodes[first].restart_at.map(|_| 0);
-        self.tend(world).await;
-        true
-    }
-
-    /// Ends a node's process, and perhaps costs it data.
-    async fn hurt_somehow(&mut self, world: &mut World, at: usize) {
-        let kind = self.rng.pick(&[Kind::Power, Kind::Kill, Kind::Wipe, Kind::Rot, Kind::RollBack]);
-        let hurt = matches!(kind, Kind::Wipe | Kind::Rot | Kind::RollBack);
-        let done = hurt && self.strike_data(world, at, kind).await;
-        if done {
-            world.cast.stage.count(name(kind), 1);
-        } else if world.nodes[at].process.is_some() {
-            self.stop(world, at, kind == Kind::Power).await;
-        }
-    }
-
     /// Keeps an image of a disk, or puts the one back that was kept.
     async fn roll_back(&mut self, world: &mut World, at: usize) -> bool {
         let cast = world.cast.clone();
@@ -666,11 +652,13 @@ impl Nemesis {
         self.network.heal();
         world.cast.register.set_faults(RegisterFaults::default());
         world.cast.register.heal();
+        world.stranger.kill().await;
         for at in 0..world.nodes.len() {
             let node = &mut world.nodes[at];
             node.faults = DiskFaults::default();
             node.host.disk.set_faults(node.faults);
             node.host.disk.set_capacity(CAPACITY);
+            node.host.disk.untrap();
             if let Some(0..) = node.resume_at.take() {
                 node.host.resume();
             }
@@ -764,5 +752,8 @@ fn name(kind: Kind) -> &'static str {
         Kind::Clock => "clock jumps",
         Kind::Ambush => "ambushes",
         Kind::Forget => "fences to be forgotten",
+        Kind::Doubt => "doubts",
+        Kind::Trap => "traps",
+        Kind::Stranger => "strangers",
     }
 }

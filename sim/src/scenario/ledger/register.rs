@@ -11,12 +11,12 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use thalweg_actor::{BoxFuture, planted};
-use thalweg_log::mounts::{Mount, MountReply, MountTable, Mounts};
+use thalweg_log::mounts::{Mount, MountReply, MountTable, Mounts, Standing};
 use thalweg_log::register::{
     ContainerLog, Register, RegisterCommand, RegisterReply, RegisterUnavailable, Registers,
 };
 use thalweg_log::repair::{Listing, Overview};
-use thalweg_types::id::{ContainerId, Epoch, StorageUuid};
+use thalweg_types::id::{ContainerId, Epoch, NodeId, StorageUuid};
 
 /// How the way to the register behaves.
 #[derive(Clone, Copy, Debug)]
@@ -218,10 +218,16 @@ impl Register for Desk {
 }
 
 impl Mounts for Desk {
-    fn mounts_of(&self, storage: StorageUuid) -> BoxFuture<'_, Result<u64, RegisterUnavailable>> {
+    fn standing(
+        &self,
+        node: NodeId,
+        storage: StorageUuid,
+    ) -> BoxFuture<'_, Result<Standing, RegisterUnavailable>> {
         Box::pin(self.ask(move |register| {
-            let hidden = planted!("PB-L14") || planted!("PB-L26");
-            if hidden { 0 } else { register.lock().mounts.mounts_of(storage) }
+            if planted!("PB-L14") || planted!("PB-L26") {
+                return Standing::default();
+            }
+            register.lock().mounts.standing(node, storage)
         }))
     }
 

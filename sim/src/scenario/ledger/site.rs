@@ -4,21 +4,21 @@ use super::CLUSTER;
 use super::owner::Owner;
 use super::register::SimRegister;
 use super::stage::Stage;
-use super::wiring::{self, Directory, Serving};
+use super::wiring::{self, Directory, Limits, Serving};
 use crate::world::disk::{Backup, DiskFaults};
 use crate::world::executor;
 use crate::world::host::Host;
 use crate::world::network::SimNetwork;
 use crate::world::rng::{Rng, Salt};
 use crate::world::trace::trace;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use thalweg_actor::env::Env;
 use thalweg_log::engine::{self, Engine, StartError};
-use thalweg_log::links::net::Patience;
 use thalweg_log::message::RunFacts;
 use thalweg_log::storage::Storage as _;
-use thalweg_types::id::{LedgerId, NodeId, ReplicaId};
+use thalweg_types::id::{EntryId, LedgerId, NodeId, ReplicaId};
 use tokio::sync::oneshot;
 
 /// Bytes of an undisturbed disk.
@@ -35,6 +35,8 @@ pub(super) struct Process {
     /// Who it is.
     pub(super) replica: ReplicaId,
     env: Env,
+    /// How far it has said that each ledger is committed.
+    told: BTreeMap<LedgerId, EntryId>,
 }
 
 impl Process {
@@ -46,6 +48,20 @@ impl Process {
     /// What its replica says of a ledger.
     pub(super) fn facts(&self, ledger: LedgerId) -> Option<RunFacts> {
         self.serving.service.facts(ledger)
+    }
+
+    /// A ledger whose commit point has gone back since the last look, if there is one (I4).
+    pub(super) fn gone_back(&mut self) -> Option<String> {
+        let mut found = None;
+        for (ledger, run) in self.serving.service.ledgers() {
+            let before = self.told.insert(ledger, run.committed_end).unwrap_or_default();
+            if run.committed_end < before {
+                let Self { replica, .. } = self;
+                let now = run.committed_end;
+                found = Some(format!("{replica}: {ledger} committed below {before}, then {now}"));
+            }
+        }
+        found
     }
 }
 
@@ -120,7 +136,8 @@ impl Node {
                 let damages = engine.recovered().damages.clone();
                 let replica = ReplicaId { node: self.id, storage: engine.uuid() };
                 cast.directory.is_up(replica);
-                self.process = Some(Process { engine, serving, replica, env });
+                self.process =
+                    Some(Process { engine, serving, replica, env, told: BTreeMap::new() });
                 Start::Up(damages)
             }
             Some(Ok(Err(error))) => Start::Refused(error),
@@ -132,6 +149,11 @@ impl Node {
     /// Its process, if one serves.
     pub(super) fn process(&self) -> Option<&Process> {
         self.process.as_ref()
+    }
+
+    /// See [`Process::gone_back`].
+    pub(super) fn gone_back(&mut self) -> Option<String> {
+        self.process.as_mut()?.gone_back()
     }
 
     /// The world of its process.
@@ -252,6 +274,6 @@ pub(super) struct Cast {
     pub(super) register: Arc<SimRegister>,
     /// Who is who.
     pub(super) directory: Arc<Directory>,
-    /// How patient connections are.
-    pub(super) patience: Patience,
+    /// How much is waited for.
+    pub(super) limits: Limits,
 }

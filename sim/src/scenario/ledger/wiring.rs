@@ -128,7 +128,8 @@ pub(super) async fn serve(
     desk: Arc<Desk>,
 ) -> Serving {
     let (clock, spawn) = (Arc::clone(&env.clock), Arc::clone(&env.spawn));
-    let service = ReplicaService::start(clock, spawn, engine.clone(), replica);
+    let service =
+        ReplicaService::start_bounded(clock, spawn, engine.clone(), replica, cast.limits.backlog);
     for container in (0..cast.stage.containers()).map(id) {
         let epoch = cast.register.get(container).map_or(Epoch(0), |log| log.epoch);
         service.limbo(container, epoch);
@@ -138,7 +139,7 @@ pub(super) async fn serve(
     let at = endpoint(replica.node);
     let listener = env.network.listen(&at).await.expect("the port is free");
     let identity = identity(env, replica.node);
-    let (counters, patience) = (Arc::default(), cast.patience);
+    let (counters, patience) = (Arc::default(), cast.limits.links);
     let listener =
         ReplicaListener::start(env.clone(), listener, identity, mounted, patience, counters);
     let members = Arc::clone(&cast.directory) as Arc<dyn Members>;
@@ -167,15 +168,28 @@ pub(super) fn logs(
     let members = Arc::clone(&cast.directory) as Arc<dyn Members>;
     let identity = identity(env, host);
     let counters = Arc::default();
-    let links = NetLinks::new(env.clone(), identity, members.clone(), cast.patience, counters);
+    let links = NetLinks::new(env.clone(), identity, members.clone(), cast.limits.links, counters);
     let links = Arc::new(links) as Arc<dyn Links>;
     let cluster = Cluster { links, register, members, policy: Policy::new(QUORUM) };
     let incarnation = identity.incarnation;
     ReplicatedLogs::start(env, cluster, Owner { host, session: process, incarnation })
 }
 
-/// How patient connections of a run are.
-pub(super) fn patience(rng: &mut Rng) -> Patience {
+/// How much is waited for in a run.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    /// By connections.
+    pub(super) links: Patience,
+    /// Bytes that a replica may have to write before it asks for no more.
+    pub(super) backlog: usize,
+}
+
+/// Draws the limits of a run.
+pub(super) fn limits(rng: &mut Rng) -> Limits {
+    Limits { backlog: rng.pick(&[8 << 10, 64 << 10, 64 << 20]), links: patience(rng) }
+}
+
+fn patience(rng: &mut Rng) -> Patience {
     let ping = Duration::from_millis(rng.pick(&[20, 100, 500]));
     Patience {
         handshake: Duration::from_millis(rng.pick(&[100, 500, 2_000])),

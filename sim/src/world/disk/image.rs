@@ -11,6 +11,7 @@ use super::pages::Pages;
 use crate::world::rng::Rng;
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 
 /// What a device writes in one piece.
 pub(crate) const SECTOR: usize = 512;
@@ -22,7 +23,11 @@ const SPARED_NS: u64 = 50_000_000;
 /// So many of the last synced writes are never damaged either.
 const SPARED_WRITES: usize = 4;
 /// Synced writes that are remembered.
-const RECENT_MAX: usize = 64;
+const RECENT_MAX: usize = 512;
+/// So many of the last synced writes are late ones.
+const LATE_WRITES: usize = 64;
+/// Bytes at the beginning of a write without which the rest cannot be made out.
+const HEAD: u64 = 64;
 
 #[derive(Clone, Debug)]
 enum Change {
@@ -542,7 +547,8 @@ impl Image {
             if done == count || self.recent.is_empty() {
                 break;
             }
-            let (_, inode, start, len) = self.recent[rng.index(self.recent.len())];
+            let late = rng.index(self.recent.len().min(LATE_WRITES));
+            let (_, inode, start, len) = self.recent[self.recent.len() - 1 - late];
             if self.inodes.contains_key(&inode) {
                 done += usize::from(self.flip(inode, start + rng.below(len), now, rng));
             }
@@ -550,11 +556,41 @@ impl Image {
         done
     }
 
+    /// Flips a bit in each write that was synced within `range`, if another was synced since: that one shows that they
+    /// were whole. Returns in how many.
+    pub(crate) fn rot_synced(
+        &mut self,
+        range: Range<u64>,
+        heads: bool,
+        now: u64,
+        rng: &mut Rng,
+    ) -> usize {
+        let newest = self.recent.back().map_or(0, |(at, ..)| *at);
+        let within = |(at, ..): &&(u64, u64, u64, u64)| range.contains(at) && *at < newest;
+        let writes: Vec<_> = self.recent.iter().filter(within).copied().collect();
+        let mut done = 0;
+        for (_, inode, start, len) in writes {
+            let some = if heads { len.min(HEAD) } else { len };
+            if self.inodes.contains_key(&inode) {
+                let mut flip = || {
+                    let at = start + rng.below(some);
+                    self.flip_any(inode, at, now, rng)
+                };
+                done += usize::from((0..8).any(|_| flip()));
+            }
+        }
+        done
+    }
+
     /// Flips a bit of a byte, unless it is zero or damage to it may look like a torn write.
     fn flip(&mut self, inode: u64, offset: u64, now: u64, rng: &mut Rng) -> bool {
+        !self.is_spared(inode, offset) && self.flip_any(inode, offset, now, rng)
+    }
+
+    /// Flips a bit of a byte, unless it is zero.
+    fn flip_any(&mut self, inode: u64, offset: u64, now: u64, rng: &mut Rng) -> bool {
         let good = self.inode(inode).durable.read(offset, 1);
-        let zero = good.first().is_none_or(|byte| *byte == 0);
-        if zero || self.is_spared(inode, offset) {
+        if good.first().is_none_or(|byte| *byte == 0) {
             return false;
         }
         let bad = vec![good[0] ^ (1 << rng.below(8))];
