@@ -53,8 +53,8 @@ pub enum MountReply {
         /// Why.
         reason: String,
     },
-    /// Some storage has been mounted at the node since the start asked how things stand: nothing was noted. A request of
-    /// a process that is gone ends here; one that lives asks again.
+    /// Some storage has been mounted at the node since the start asked how things stand: nothing was noted. A request
+    /// of a process that is gone ends here; one that lives asks again.
     Overtaken,
 }
 

@@ -55,8 +55,9 @@ async fn insist<'a, T>(
     }
 }
 
-/// What is noted of the storage and its node; an error says why the storage is lost, if it was rolled back. Asked before
-/// the superblock is touched: a start that has counted this mount and then died leaves an image that no longer looks old.
+/// What is noted of the storage and its node; an error says why the storage is lost, if it was rolled back. Asked
+/// before the superblock is touched: a start that has counted this mount and then died leaves an image that no longer
+/// looks old.
 pub(super) async fn standing(
     env: &Env,
     mounts: &dyn Mounts,

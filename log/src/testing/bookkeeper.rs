@@ -50,7 +50,7 @@ scenarios! {
     "B5" fencing::b05, "a blank disk, and a storage that lost a ledger's beginning",
         [("PB-L14", "L7"), ("PB-L21", "L11")];
     "B6" reads::b06, "an entry that the log can no longer read",
-        [("PB-D1", "I1")];
+        [("PB-D1", "I1"), ("PB-L8", "I1")];
     "B7" recovery::b07, "a replica that hangs during a recovery",
         [("PB-B7", "I16: it waits for one that hangs"), ("PB-B7r", "I16: it waits for a read")];
     "B8" recovery::b08, "two recoveries and an ensemble change",

@@ -63,7 +63,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
 /// The planted bugs that this scenario must find, each with the rules of which one must find it.
 ///
 /// Not here: those that only the exhaustive search finds (`log/src/testing/small`), because each needs a storage in
-/// doubt, or a change of members, in just one order with a takeover, or because a machine's own assertion sees it first.
+/// doubt, or a change of members, in just one order with a takeover; or a machine's own assertion sees it first.
 const BUGS: &[Bug] = &[
     Bug { id: "PB-L2", breaks: &["I1", "I15"] },
     Bug { id: "PB-L3", breaks: &["I1", "I15"] },

@@ -242,7 +242,7 @@ const fn planted(
 }
 
 /// The planted bugs. Not among them: `PB-L10`, which only delays (a member that lacks what is pending says so at the
-/// next entry and gets it), and `PB-L13`, which changes nothing while a writer's own commit point never goes back.
+/// next entry and gets it), and `PB-L13`, which only lengthens recoveries: a commit point that goes back cuts nothing.
 pub const PLANTED: &[Planted] = &[
     planted("M1", "PB-L15", "W1", "one fenced member is enough"),
     planted("M2", "PB-L23", "W3", "acks of a member that leaves count"),

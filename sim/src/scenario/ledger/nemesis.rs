@@ -317,10 +317,9 @@ impl Nemesis {
         let early = !self.is_over && self.kinds.contains(&Kind::Kill) && self.rng.percent(10);
         let trapped = !self.is_over && self.kinds.contains(&Kind::Trap) && self.rng.percent(40);
         if trapped {
-            let (operation, left) = match self.rng.percent(60) {
-                true => (Operation::First, 0),
-                false => (Operation::Any, self.rng.below(60)),
-            };
+            let first = self.rng.percent(60);
+            let some = (Operation::Any, self.rng.below(60));
+            let (operation, left) = if first { (Operation::First, 0) } else { some };
             world.nodes[at].host.disk.trap(operation, left, false);
         }
         let limit = match self.is_over {
