@@ -2,7 +2,8 @@
 //!
 //! Invariants
 //! 1. `lac`, `keep_from` and `fenced_by` of a ledger, every floor and every trim point only grow.
-//! 2. No ledger wholly below its container's `keep_from` is known, nor one that was fenced while it was empty.
+//! 2. No ledger wholly below its container's `keep_from` is known, nor one that was fenced while it was empty: without
+//!    a run and without copies.
 //! 3. A ledger that a damaged range may have touched is uncertain until a frame behind the damage proves that
 //!    nothing of it was lost.
 //! 4. No floor is below a fence.
@@ -34,6 +35,8 @@ pub(crate) struct Facts {
     keep_from: BTreeMap<ContainerId, Address>,
     losses: BTreeSet<(LedgerId, EntryId)>,
     doubted: BTreeSet<LedgerId>,
+    /// Ledgers of which copies may lie outside the run.
+    copied: BTreeSet<LedgerId>,
     /// A range was damaged: what is first met behind it may have begun in it.
     damaged: bool,
     anchors: BTreeMap<Subject, u64>,
@@ -110,6 +113,8 @@ impl Facts {
         state.lac = state.lac.max(entry.lac);
         if entry.entry == expected(state) {
             state.tail = Some(entry.entry);
+        } else {
+            self.copied.insert(entry.ledger);
         }
     }
 
@@ -120,7 +125,8 @@ impl Facts {
         }
         let state = self.ledger(ledger, EntryId(0), file);
         state.fenced_by = state.fenced_by.max(Some(by));
-        if (state.base, state.tail, state.lac, state.certain) == (EntryId(0), None, None, true) {
+        let no_run = (state.base, state.tail, state.lac) == (EntryId(0), None, None);
+        if no_run && state.certain && !self.copied.contains(&ledger) {
             // The floor says as much of a ledger that never had an entry, and there may be one for each start.
             self.ledgers.remove(&ledger);
             self.anchors.remove(&Subject::Ledger(ledger));
@@ -167,6 +173,7 @@ impl Facts {
         for ledger in gone {
             self.ledgers.remove(&ledger);
             self.doubted.remove(&ledger);
+            self.copied.remove(&ledger);
             self.anchors.remove(&Subject::Ledger(ledger));
         }
     }
@@ -287,10 +294,14 @@ mod tests {
     const LEDGER: LedgerId = LedgerId { container: CONTAINER, epoch: Epoch(3) };
 
     fn repair(by: Epoch) -> Frame {
+        copy(by, EntryId(0))
+    }
+
+    fn copy(by: Epoch, entry: EntryId) -> Frame {
         let entry = EntryFrame {
             ledger: LEDGER,
             base: EntryId(0),
-            entry: EntryId(0),
+            entry,
             lac: None,
             keep_from: Address::default(),
             headers: bytes::Bytes::new(),
@@ -327,6 +338,19 @@ mod tests {
             facts.apply(&Frame::State(opened.clone()), 0);
             assert!(facts.state_of(opened.ledger).unwrap().certain);
         }
+    }
+
+    #[test]
+    fn a_fence_drops_a_ledger_without_entries_and_none_with_copies() {
+        let fence = |by| Frame::Fence { ledger: LEDGER, by: Epoch(by) };
+        let mut facts = Facts::default();
+        facts.apply(&fence(5), 0);
+        assert_eq!(facts.state_of(LEDGER), None);
+        // A recovery copies what lies behind the end of what was ever here, and the next one begins.
+        facts.apply(&copy(Epoch(5), EntryId(7)), 0);
+        facts.apply(&fence(6), 0);
+        facts.check();
+        assert_eq!(facts.state_of(LEDGER).unwrap().fenced_by, Some(Epoch(6)));
     }
 
     #[test]
