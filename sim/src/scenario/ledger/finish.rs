@@ -167,7 +167,12 @@ pub(super) async fn judge(world: &mut World, nemesis: &mut Nemesis, rng: &mut Rn
         stage.count("waits for repair", 1);
         audit = Audit::of(world, ACK).await;
     }
+    let lost = world.cast.register.lost();
     stage.with(|history| {
+        let serving = world.nodes.iter().filter_map(Node::process);
+        for replica in serving.map(|process| process.replica).filter(|who| lost.contains(who)) {
+            history.violate("L18", format!("{replica} serves, and is declared lost"));
+        }
         for what in audit.wrong.iter().chain(&audit.few) {
             history.violate("I15", what.clone());
         }

@@ -581,6 +581,14 @@ impl Nemesis {
             Kind::Wipe => {
                 self.stop(world, at, chance).await;
                 self.blank(world, at);
+                if self.rng.percent(30) {
+                    // What its first start has sent may come when there is another disk.
+                    self.start(world, at).await;
+                    executor::sleep(self.rng.millis(0, 40)).await;
+                    self.stop(world, at, chance).await;
+                    self.blank(world, at);
+                    world.nodes[at].restart_at = Some(0);
+                }
             }
             Kind::Rot => {
                 self.stop(world, at, false).await;

@@ -16,7 +16,7 @@ use thalweg_log::register::{
     ContainerLog, Register, RegisterCommand, RegisterReply, RegisterUnavailable, Registers,
 };
 use thalweg_log::repair::{Listing, Overview};
-use thalweg_types::id::{ContainerId, Epoch, NodeId, StorageUuid};
+use thalweg_types::id::{ContainerId, Epoch, NodeId, ReplicaId, StorageUuid};
 
 /// How the way to the register behaves.
 #[derive(Clone, Copy, Debug)]
@@ -107,6 +107,11 @@ impl SimRegister {
     /// The register of `container` as it stands.
     pub(super) fn get(&self, container: ContainerId) -> Option<ContainerLog> {
         self.lock().registers.get(container).cloned()
+    }
+
+    /// The storages that are lost.
+    pub(super) fn lost(&self) -> Vec<ReplicaId> {
+        self.lock().mounts.lost().collect()
     }
 
     /// The way of a process of `host` to the register.

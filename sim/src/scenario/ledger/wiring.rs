@@ -4,6 +4,7 @@ use super::history::id;
 use super::register::Desk;
 use super::site::Cast;
 use super::{CLUSTER, QUORUM};
+use crate::world::executor;
 use crate::world::rng::Rng;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -62,6 +63,36 @@ impl Members for Directory {
 
     fn endpoint(&self, node: NodeId) -> Option<Endpoint> {
         Some(endpoint(node))
+    }
+}
+
+/// What one process knows of who is up: it hears of changes late.
+struct View {
+    directory: Arc<Directory>,
+    lag: Duration,
+    /// What it has heard, and when.
+    heard: Mutex<Option<(u64, Vec<Candidate>)>>,
+}
+
+impl View {
+    fn of(cast: &Cast) -> Arc<dyn Members> {
+        let (directory, lag) = (Arc::clone(&cast.directory), cast.limits.lag);
+        Arc::new(Self { directory, lag, heard: Mutex::new(None) })
+    }
+}
+
+impl Members for View {
+    fn candidates(&self) -> Vec<Candidate> {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = executor::now();
+        match &*heard {
+            Some((at, known)) if u128::from(now - at) < self.lag.as_nanos() => known.clone(),
+            _ => heard.insert((now, self.directory.candidates())).1.clone(),
+        }
+    }
+
+    fn endpoint(&self, node: NodeId) -> Option<Endpoint> {
+        self.directory.endpoint(node)
     }
 }
 
@@ -142,7 +173,7 @@ pub(super) async fn serve(
     let (counters, patience) = (Arc::default(), cast.limits.links);
     let listener =
         ReplicaListener::start(env.clone(), listener, identity, mounted, patience, counters);
-    let members = Arc::clone(&cast.directory) as Arc<dyn Members>;
+    let members = View::of(cast);
     let links = NetLinks::new(env.clone(), identity, members.clone(), patience, Arc::default());
     let repairer = Repairer::start(repair::Parts {
         clock: Arc::clone(&env.clock),
@@ -165,7 +196,7 @@ pub(super) fn logs(
     register: Arc<dyn Register>,
     cast: &Cast,
 ) -> Arc<dyn Logs> {
-    let members = Arc::clone(&cast.directory) as Arc<dyn Members>;
+    let members = View::of(cast);
     let identity = identity(env, host);
     let counters = Arc::default();
     let links = NetLinks::new(env.clone(), identity, members.clone(), cast.limits.links, counters);
@@ -182,11 +213,17 @@ pub(super) struct Limits {
     pub(super) links: Patience,
     /// Bytes that a replica may have to write before it asks for no more.
     pub(super) backlog: usize,
+    /// Until a process hears who is up, and who is not.
+    pub(super) lag: Duration,
 }
 
 /// Draws the limits of a run.
 pub(super) fn limits(rng: &mut Rng) -> Limits {
-    Limits { backlog: rng.pick(&[8 << 10, 64 << 10, 64 << 20]), links: patience(rng) }
+    Limits {
+        backlog: rng.pick(&[8 << 10, 64 << 10, 64 << 20]),
+        lag: Duration::from_millis(rng.pick(&[0, 300, 3_000])),
+        links: patience(rng),
+    }
 }
 
 fn patience(rng: &mut Rng) -> Patience {
