@@ -80,7 +80,6 @@ const BUGS: &[Bug] = &[
     Bug { id: "PB-L14", breaks: &["I1"] },
     Bug { id: "PB-L15", breaks: &["I1"] },
     Bug { id: "PB-L16", breaks: &["I1", "I12"] },
-    Bug { id: "PB-L18", breaks: &["I1"] },
     Bug { id: "PB-L19", breaks: &["I1", "I12"] },
     Bug { id: "PB-L25", breaks: &["I1", "I15"] },
     Bug { id: "PB-L26", breaks: &["I1", "L18"] },
