@@ -32,6 +32,8 @@ pub struct Config {
     pub controllers: Vec<NodeUri>,
     /// How long an RPC may wait before it answers that its outcome is unknown.
     pub rpc_deadline: Duration,
+    /// How often watermarks are looked to.
+    pub watermark_period: Duration,
 }
 
 /// Why a controller does not start. Nothing has been changed.
@@ -121,6 +123,8 @@ impl Controller {
         let unfinished = driver::unfinished(&inner.lock().state);
         inner.ensure_driven(unfinished);
         inner.env.spawn.spawn("controller-leases", Box::pin(driver::expire(Arc::clone(&inner))));
+        let marks = driver::keep_watermarks(Arc::clone(&inner));
+        inner.env.spawn.spawn("controller-watermarks", Box::pin(marks));
         let actor = Applier { inner: Arc::clone(&inner), log, queue, since };
         inner.env.spawn.spawn("controller-applier", Box::pin(actor.run()));
         Ok(Self { inner })
@@ -200,6 +204,14 @@ impl Inner {
             ended = self.ended() => Err(ended),
             () = sleep => Ok(()),
         }
+    }
+
+    pub(crate) fn now(&self) -> Instant {
+        self.env.clock.now()
+    }
+
+    pub(crate) fn read<T>(&self, question: impl FnOnce(&State) -> T) -> T {
+        question(&self.lock().state)
     }
 
     /// The transactions whose deadline has passed by now.

@@ -5,8 +5,10 @@
 //! all its effects have been answered positively; anything else is tried again.
 
 mod hand;
+mod marks;
 mod txn;
 
+pub(crate) use marks::keep_watermarks;
 pub(crate) use txn::expire;
 
 use crate::controller::{Ended, Inner};

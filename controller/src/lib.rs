@@ -15,5 +15,6 @@ pub mod segments;
 pub mod service;
 pub mod state;
 pub mod testing;
+mod watermark;
 
 pub use controller::{Config, Controller, Ended, StartError};

@@ -24,6 +24,10 @@ pub const REQUESTS_IN_FLIGHT_MAX: usize = 256;
 pub const REQUEST_READ_BYTES: usize = 8192;
 /// Writers of one stream whose marks are kept. Beyond it those that left are forgotten, then new ones are refused.
 pub const WRITERS_MAX: usize = 16_384;
+/// Watermarks of one stream that are kept at least; never more than twice as many.
+pub const WATERMARKS_MIN: usize = 8_192;
+/// Bytes of watermarks that are read at once.
+pub const WATERMARKS_READ_BYTES: usize = 256 * 1024;
 /// Transactions of one stream that are under way at once.
 pub const TXNS_LIVE_MAX: usize = 16_384;
 /// Transactions that are merged by one workflow.

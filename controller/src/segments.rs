@@ -1,6 +1,7 @@
 //! What the controller asks of the segment store.
 
 use crate::record::Step;
+use bytes::Bytes;
 use std::sync::Arc;
 use thalweg_actor::BoxFuture;
 use thalweg_types::name::SegmentName;
@@ -120,6 +121,23 @@ pub trait Segments: Send + Sync {
         target: &'a SegmentName,
         source: &'a SegmentName,
     ) -> BoxFuture<'a, Result<(), SegmentError>>;
+
+    /// Up to `len` bytes at `offset`, fewer at the segment's end. Nothing is waited for there.
+    fn read<'a>(
+        &'a self,
+        name: &'a SegmentName,
+        offset: i64,
+        len: usize,
+    ) -> BoxFuture<'a, Result<Bytes, SegmentError>>;
+
+    /// Appends `data` if the segment ends at `offset`, and says whether it did. Sent again after an unknown outcome it
+    /// is refused if it was stored.
+    fn append_at<'a>(
+        &'a self,
+        name: &'a SegmentName,
+        offset: i64,
+        data: Bytes,
+    ) -> BoxFuture<'a, Result<bool, SegmentError>>;
 
     /// What the store knows of a segment.
     fn info<'a>(

@@ -1,6 +1,7 @@
 //! A segment store in memory: what tests and the simulator give the controller.
 
 use crate::segments::{Fence, SegmentError, SegmentInfo, SegmentKind, Segments};
+use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::ready;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +17,8 @@ pub struct MemorySegments {
 #[derive(Debug, Default)]
 struct Inside {
     segments: BTreeMap<SegmentName, SegmentInfo>,
+    /// What was written with [`Segments::append_at`], by offset.
+    bytes: BTreeMap<(SegmentName, i64), Bytes>,
     deleted: BTreeSet<SegmentName>,
     failures: u32,
     spared: u32,
@@ -179,6 +182,38 @@ impl Segments for MemorySegments {
             inside.segments.remove(source);
             inside.deleted.insert(source.clone());
             Ok(())
+        })
+    }
+
+    fn read<'a>(
+        &'a self,
+        name: &'a SegmentName,
+        offset: i64,
+        _len: usize,
+    ) -> BoxFuture<'a, Result<Bytes, SegmentError>> {
+        self.run("read", name, |inside| {
+            inside.find(name)?;
+            Ok(inside.bytes.get(&(name.clone(), offset)).cloned().unwrap_or_default())
+        })
+    }
+
+    fn append_at<'a>(
+        &'a self,
+        name: &'a SegmentName,
+        offset: i64,
+        data: Bytes,
+    ) -> BoxFuture<'a, Result<bool, SegmentError>> {
+        self.run("append", name, |inside| {
+            let segment = inside.find(name)?;
+            if segment.sealed {
+                return Err(SegmentError::Sealed { name: name.clone() });
+            }
+            let fits = segment.length == offset;
+            if fits {
+                segment.length += i64::try_from(data.len()).expect("small");
+                inside.bytes.insert((name.clone(), offset), data);
+            }
+            Ok(fits)
         })
     }
 

@@ -15,6 +15,8 @@ pub struct Config {
     pub controller: NodeUri,
     /// How long an RPC may wait before it answers that its outcome is unknown.
     pub rpc_deadline: Duration,
+    /// How often watermarks are looked to.
+    pub watermark_period: Duration,
     /// The disk log.
     pub log: engine::Config,
     /// The containers.
@@ -28,6 +30,7 @@ impl Config {
             segment_store,
             controller,
             rpc_deadline: Duration::from_secs(120),
+            watermark_period: Duration::from_secs(10),
             log: engine::Config::production(),
             store: store::Config { containers: CONTAINERS, ..store::Config::default() },
         }

@@ -52,7 +52,8 @@ impl Node {
     /// has locked the folder. A crash in the middle leaves it to the next start.
     pub async fn start(env: Env, config: Config) -> Result<(Self, StartReport), StartError> {
         let began = env.clock.now();
-        let Config { segment_store, controller, rpc_deadline, log, store } = config;
+        let Config { segment_store, controller, rpc_deadline, watermark_period, log, store } =
+            config;
         let host = log.node;
         let engine = Engine::open(env.clone(), log).await?;
         let storage = Arc::clone(&engine) as Arc<dyn Storage>;
@@ -66,6 +67,7 @@ impl Node {
             segment_store,
             controllers: vec![controller],
             rpc_deadline,
+            watermark_period,
         };
         let controller = Controller::start(env.clone(), commands, segments, config)?;
         let owner = Owner { host, session: SESSION, incarnation };

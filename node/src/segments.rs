@@ -6,16 +6,20 @@
 //! Not here: fences. Where one process is the whole store, its one controller has one driver for each workflow, and a
 //! command of a process before has died with it.
 
+use bytes::Bytes;
 use std::sync::Arc;
 use thalweg_actor::BoxFuture;
 use thalweg_controller::segments::{Fence, SegmentError, SegmentInfo, SegmentKind, Segments};
 use thalweg_log::storage::Storage;
 use thalweg_segment::connection::{Connections, Containers};
-use thalweg_segment::request::{Outgoing, Request, What, replies};
+use thalweg_segment::request::{
+    Append, ConnectionId, Outbox, Outgoing, Replies, Request, What, replies,
+};
+use thalweg_types::id::WriterId;
 use thalweg_types::name::SegmentName;
 use thalweg_wire::segment::{
     Command, CreateSegment, CreateTableSegment, DeleteSegment, DeleteTableSegment,
-    GetStreamSegmentInfo, MergeSegments, SealSegment, TruncateSegment,
+    GetStreamSegmentInfo, MergeSegments, ReadSegment, SealSegment, SetupAppend, TruncateSegment,
 };
 use tokio::sync::watch;
 
@@ -34,6 +38,8 @@ pub(crate) struct LocalSegments {
 
 /// Each command has a queue of its own, so every request may have the same number.
 const REQUEST_ID: i64 = 0;
+/// The writer of everything that the controller appends.
+const WRITER: WriterId = WriterId(0x7468_616c_7765_6700_0000_0000_0000_0001);
 
 fn no_token() -> String {
     String::new()
@@ -53,6 +59,44 @@ fn unexpected(name: &SegmentName, answer: &Command) -> SegmentError {
     unavailable(name, format!("it answered {text}"))
 }
 
+fn sealed(name: &SegmentName) -> SegmentError {
+    SegmentError::Sealed { name: name.clone() }
+}
+
+/// Somebody in this process, as containers know connections.
+struct Caller {
+    connection: ConnectionId,
+    containers: Arc<dyn Containers>,
+    replies: Replies,
+    answers: Outbox,
+}
+
+impl Caller {
+    /// Hands `what` to the container of `name` and waits for the answer.
+    async fn ask(&mut self, name: &SegmentName, what: What) -> Result<Command, SegmentError> {
+        let (connection, replies) = (self.connection, self.replies.clone());
+        let container = name.container(self.containers.count());
+        let request = Request { connection, replies, what };
+        let submitted = self.containers.submit(container, request).await;
+        submitted.map_err(|error| unavailable(name, error.to_string()))?;
+        match self.answers.next().await {
+            Some(Outgoing::Reply(answer)) => Ok(answer),
+            Some(Outgoing::Close(reason)) => Err(unavailable(name, reason)),
+            None => Err(unavailable(name, "its container has stopped")),
+        }
+    }
+
+    /// Ends, so that the container forgets the writer.
+    async fn leave(self, name: &SegmentName) {
+        let container = name.container(self.containers.count());
+        let (connection, replies) = (self.connection, self.replies);
+        let request = Request { connection, replies, what: What::ConnectionClosed };
+        if let Err(error) = self.containers.submit(container, request).await {
+            tracing::debug!(%error, "a container that has stopped forgets by itself");
+        }
+    }
+}
+
 impl LocalSegments {
     pub(crate) fn new(serving: watch::Receiver<Option<Serving>>) -> Self {
         Self { serving }
@@ -64,23 +108,19 @@ impl LocalSegments {
         name: &SegmentName,
         command: impl Into<Command>,
     ) -> Result<Command, SegmentError> {
+        self.caller(name).await?.ask(name, What::Command(command.into())).await
+    }
+
+    /// A caller of its own, once the store serves.
+    async fn caller(&self, name: &SegmentName) -> Result<Caller, SegmentError> {
         let mut serving = self.serving.clone();
         let Ok(Some(Serving { connections, containers, .. })) =
             serving.wait_for(Option::is_some).await.map(|found| found.clone())
         else {
             return Err(unavailable(name, "the segment store does not run"));
         };
-        let (replies, mut answers) = replies();
-        let what = What::Command(command.into());
-        let request = Request { connection: connections.next_id(), replies, what };
-        let container = name.container(containers.count());
-        let submitted = containers.submit(container, request).await;
-        submitted.map_err(|error| unavailable(name, error.to_string()))?;
-        match answers.next().await {
-            Some(Outgoing::Reply(answer)) => Ok(answer),
-            Some(Outgoing::Close(reason)) => Err(unavailable(name, reason)),
-            None => Err(unavailable(name, "its container has stopped")),
-        }
+        let (replies, answers) = replies();
+        Ok(Caller { connection: connections.next_id(), containers, replies, answers })
     }
 
     async fn look(&self, name: &SegmentName) -> Result<SegmentInfo, SegmentError> {
@@ -230,6 +270,68 @@ impl Segments for LocalSegments {
                     Err(not_found(source))
                 }
                 other => Err(unexpected(target, &other)),
+            }
+        })
+    }
+
+    fn read<'a>(
+        &'a self,
+        name: &'a SegmentName,
+        offset: i64,
+        len: usize,
+    ) -> BoxFuture<'a, Result<Bytes, SegmentError>> {
+        Box::pin(async move {
+            // A read at the end would wait for what comes.
+            if self.look(name).await?.length <= offset {
+                return Ok(Bytes::new());
+            }
+            let (segment, token) = (name.clone(), no_token());
+            let suggested_length = i32::try_from(len).unwrap_or(i32::MAX);
+            let request_id = REQUEST_ID;
+            let asked = ReadSegment { request_id, segment, offset, suggested_length, token };
+            match self.ask(name, asked).await? {
+                Command::SegmentRead(found) => Ok(found.data.into_bytes()),
+                Command::NoSuchSegment(_) => Err(not_found(name)),
+                other => Err(unexpected(name, &other)),
+            }
+        })
+    }
+
+    fn append_at<'a>(
+        &'a self,
+        name: &'a SegmentName,
+        offset: i64,
+        data: Bytes,
+    ) -> BoxFuture<'a, Result<bool, SegmentError>> {
+        Box::pin(async move {
+            let mut caller = self.caller(name).await?;
+            let (segment, token) = (name.clone(), no_token());
+            let (writer, request_id) = (WRITER, REQUEST_ID);
+            let asked = SetupAppend { request_id, writer_id: writer, segment, token };
+            let last = match caller.ask(name, What::Command(asked.into())).await? {
+                Command::AppendSetup(found) => found.last_event_number,
+                Command::NoSuchSegment(_) => return Err(not_found(name)),
+                Command::SegmentIsSealed(_) => return Err(sealed(name)),
+                other => return Err(unexpected(name, &other)),
+            };
+            caller.replies.charge(data.len()).await;
+            let append = Append {
+                segment: name.clone(),
+                writer,
+                event_number: last.max(0).saturating_add(1),
+                event_count: 1,
+                expected_offset: Some(offset),
+                request_id,
+                data: data.into(),
+            };
+            let answer = caller.ask(name, What::Append(append)).await;
+            caller.leave(name).await;
+            match answer? {
+                Command::DataAppended(_) => Ok(true),
+                Command::ConditionalCheckFailed(_) => Ok(false),
+                Command::NoSuchSegment(_) => Err(not_found(name)),
+                Command::SegmentIsSealed(_) => Err(sealed(name)),
+                other => Err(unexpected(name, &other)),
             }
         })
     }

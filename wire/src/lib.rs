@@ -3,3 +3,4 @@
 pub mod controller;
 pub mod ledger;
 pub mod segment;
+pub mod watermark;

@@ -1,5 +1,6 @@
 mod groups;
 mod txns;
+mod watermarks;
 
 use super::*;
 use crate::controller::Config;
@@ -39,6 +40,7 @@ impl World {
             segment_store: uri.clone(),
             controllers: vec![uri],
             rpc_deadline: Duration::from_secs(30),
+            watermark_period: Duration::from_secs(10),
         };
         let env = self.executor.env(&MemoryDisk::default());
         Controller::start(env, log, segments, config).unwrap()

@@ -1,4 +1,4 @@
-//! Marks of writers: they never go back, and nobody reads them yet.
+//! Marks of writers: they never go back. Watermarks follow from them.
 
 use super::{Outcome, Refusal, State};
 use crate::limits::WRITERS_MAX;

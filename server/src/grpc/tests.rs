@@ -78,6 +78,7 @@ impl World {
             segment_store: uri.clone(),
             controllers: vec![uri],
             rpc_deadline: Duration::from_secs(30),
+            watermark_period: Duration::from_secs(10),
         };
         let controller = Controller::start(
             executor.env(&MemoryDisk::default()),
