@@ -8,6 +8,7 @@ mod coverage;
 mod crash;
 mod damage;
 mod doctor;
+mod java;
 mod node;
 mod pending;
 mod probes;
@@ -33,6 +34,7 @@ cargo xtask COMMAND
   coverage [--missed FILE]    line coverage of log/src; the lines of one file that nothing reaches
   damage [--full]             one replica of three damaged in every place, and repaired
   exhaust [--full]            small worlds of the ledger machines, searched exhaustively
+  java [--scripts DIR]        programs on the real Java client, where a folder holds them
   probes [--seeds N]          rare branches of log/src, all of them reached by a swarm of the simulator
   doctor                      what is missing on this machine
 
@@ -63,6 +65,7 @@ fn dispatch(args: &[String]) -> Result<()> {
         "coverage" => coverage::command(rest),
         "damage" => damage::command(rest),
         "exhaust" => exhaust(rest),
+        "java" => java::command(process::option(rest, "--scripts").as_deref()),
         "probes" => probes::command(rest),
         "doctor" => doctor::doctor(),
         "help" | "--help" | "-h" => {

@@ -99,12 +99,16 @@ fn whatever_is_cut_off_no_watermark_comes_twice_or_goes_back() {
 
 #[test]
 fn what_somebody_else_has_written_there_is_left_alone() {
-    let world = World::new();
-    let controller = world.with_stream(2);
-    let marks = segment(MARKS);
-    let nonsense = world.segments.append_at(&marks, 0, vec![7; 20].into());
-    assert_eq!(world.executor.run(nonsense), Ok(true));
-    world.note(&controller, "a", 10, 0);
-    world.pass(30);
-    assert_eq!(world.segments.length(&segment(MARKS)), Some(20));
+    let no_event = vec![7; 20];
+    let cut_short = [vec![0, 0, 0, 0, 0, 0, 0, 99], vec![0; 12]].concat();
+    for nonsense in [no_event, cut_short] {
+        let world = World::new();
+        let controller = world.with_stream(2);
+        let marks = segment(MARKS);
+        let written = world.segments.append_at(&marks, 0, nonsense.into());
+        assert_eq!(world.executor.run(written), Ok(true));
+        world.note(&controller, "a", 10, 0);
+        world.pass(30);
+        assert_eq!(world.segments.length(&marks), Some(20));
+    }
 }
