@@ -147,7 +147,7 @@ impl Controller {
     }
 
     pub(crate) fn read<T>(&self, question: impl FnOnce(&State) -> T) -> T {
-        question(&self.inner.lock().state)
+        self.inner.read(question)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The segment store of this process as the controller uses it: the clients' own commands, without a socket.
 //!
-//! Each command is a caller of its own: it has a connection number and an answer queue that nobody else uses, so no
-//! answer can be taken for another's.
+//! Each command is a caller of its own (an append, with the set-up before it, is one too): it has a connection number
+//! and an answer queue that nobody else uses, so no answer can be taken for another's.
 //!
 //! Not here: fences. Where one process is the whole store, its one controller has one driver for each workflow, and a
 //! command of a process before has died with it.

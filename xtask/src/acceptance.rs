@@ -15,11 +15,7 @@ const PARALLEL: usize = 3;
 
 /// `cargo xtask acceptance`: the project's own programs, and those of `--scripts DIR`.
 pub(crate) fn command(scripts: Option<&str>) -> Result<()> {
-    let beside = || suites::folder(&[]).map(|found| found.map(|folder| folder.join("acceptance")));
-    let outside = match scripts {
-        Some(given) => Some(PathBuf::from(given)),
-        None => beside()?,
-    };
+    let outside = suites::programs(scripts)?;
     println!("{}", run(outside.as_deref())?);
     Ok(())
 }

@@ -3,7 +3,6 @@
 use crate::node::Node;
 use crate::{process, suites};
 use anyhow::{Result, bail};
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// All programs together, and what Maven fetches for them.
@@ -11,11 +10,7 @@ const LIMIT: Duration = Duration::from_mins(15);
 
 /// `cargo xtask java [--scripts DIR]`.
 pub(crate) fn command(scripts: Option<&str>) -> Result<()> {
-    let beside = || suites::folder(&[]).map(|found| found.map(|folder| folder.join("acceptance")));
-    let outside = match scripts {
-        Some(given) => Some(PathBuf::from(given)),
-        None => beside()?,
-    };
+    let outside = suites::programs(scripts)?;
     let script = outside.map(|folder| folder.join("java/run.sh")).filter(|script| script.exists());
     let Some(script) = script else {
         println!("SKIP java: no folder with java/run.sh");

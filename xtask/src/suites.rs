@@ -16,3 +16,11 @@ pub(crate) fn folder(args: &[String]) -> Result<Option<PathBuf>> {
     let beside = process::root().join("../shared");
     Ok(beside.join("conformance").is_dir().then(|| beside.canonicalize()).transpose()?)
 }
+
+/// The folder of the acceptance programs: the one given, or that beside the other suites.
+pub(crate) fn programs(given: Option<&str>) -> Result<Option<PathBuf>> {
+    match given {
+        Some(given) => Ok(Some(PathBuf::from(given))),
+        None => Ok(folder(&[])?.map(|folder| folder.join("acceptance"))),
+    }
+}

@@ -137,9 +137,13 @@ async fn look(
             Some((round(stream, marks, known.last.as_ref(), gone), timeout))
         })
     };
-    let Some((Round { silent, .. }, timeout)) = ask(&known, &[]) else { return Ok(Ok(known)) };
+    let Some((Round { mut next, silent }, timeout)) = ask(&known, &[]) else {
+        return Ok(Ok(known));
+    };
     let given_up = known.given_up(&silent, inner.now(), timeout);
-    let Some((Round { next, .. }, _)) = ask(&known, &given_up) else { return Ok(Ok(known)) };
+    if !given_up.is_empty() {
+        next = ask(&known, &given_up).and_then(|(round, _)| round.next);
+    }
     if let Some(watermark) = next {
         append(inner, &mut known, watermark).await?;
     }
