@@ -191,7 +191,7 @@ fn conclude(world: &World, network: &SimNetwork) -> Outcome {
         ("takeovers", TAKEOVERS_MIN),
         ("replays", TAKEOVERS_MIN),
         ("faults", 1),
-        ("entries audited", 4),
+        ("entries audited", 10),
     ];
     out
 }
